@@ -1,0 +1,3 @@
+"""``sage llm``: the local AI services."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""``sage monitor``: the dashboard, and the same facts as text."""
+
+__all__: list[str] = []

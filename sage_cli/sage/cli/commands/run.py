@@ -1,0 +1,116 @@
+"""``sage run local FILE``: runs a pipeline file here, shows how it goes, ends with the job's exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer._click import Context
+from typer.core import TyperCommand
+
+from sage.cli import exit_codes
+from sage.cli.output import duration, emit_json, say
+from sage.common.errors import NotRunningError, SageError, UsageError
+
+if TYPE_CHECKING:
+    from sage.core.runner import JobReport, RunReport
+
+
+class RunCommand(TyperCommand):
+    """Takes the optional word ``local`` before everything else (``./local`` names a file of that name)."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args[1:] if args[:1] == ["local"] else args)
+
+    def collect_usage_pieces(self, ctx: Context) -> list[str]:
+        return ["[local]", "[OPTIONS]", "FILE", "[-- ARGS...]"]
+
+
+def run(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline: a Python file.", show_default=False)],
+    args: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARGS]...", help="What the file finds in sys.argv.", show_default=False)
+    ] = None,
+    parallelism: Annotated[
+        int | None, typer.Option("--parallelism", "-p", min=1, help="Tasks per operator.", show_default="the file's own")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
+) -> None:
+    """Run a pipeline file on this machine.
+
+    What the pipeline prints goes to stdout; progress and the summary go to stderr. Ctrl-C stops it cleanly, a second
+    one at once.
+    """
+    path = _existing(file)
+    from sage.cli.progress import RunProgress
+    from sage.core.runner import run_file
+
+    with RunProgress(quiet=json) as progress:
+        report = run_file(path, parallelism=parallelism, argv=tuple(args or ()), on_progress=progress.update)
+    if json:
+        emit_json(_as_dict(report))
+    else:
+        for job in report.jobs:
+            say(_summary(job))
+    raise typer.Exit(_finish(report))
+
+
+run.command_class = RunCommand  # type: ignore[attr-defined]
+
+
+def _existing(file: Path) -> Path:
+    """The pipeline file, or an error that names what is like it nearby."""
+    if file.is_file():
+        return file
+    title = f"{file} is a folder, not a pipeline file" if file.is_dir() else f"There is no pipeline file {str(file)!r}"
+    folder = file if file.is_dir() else file.parent
+    scripts = sorted(entry.name for entry in folder.glob("*.py")) if folder.is_dir() else []
+    if not scripts:
+        where = f"No *.py file is in {folder.resolve()}." if folder.is_dir() else f"The folder {folder} does not exist."
+        raise UsageError(title, cause=where, hint="A project that runs at once:  sage init my-project")
+    from sage.cli.suggest import nearest
+
+    best = (nearest(file.name, scripts) or scripts)[0]
+    shown = ", ".join(scripts[:6]) + (", …" if len(scripts) > 6 else "")
+    raise UsageError(title, cause=f"{folder.resolve()} holds: {shown}", hint=f"sage run local {folder / best}")
+
+
+def _summary(job: JobReport) -> str:
+    rate = f", {job.records_in / job.seconds:,.0f} records/s" if job.seconds > 0 and job.records_in else ""
+    return f"{job.name} {job.state}: {job.records_in:,} in, {job.records_out:,} out, {duration(job.seconds)}{rate}"
+
+
+def _as_dict(report: RunReport) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "ok": report.error is None,
+        "error": str(report.error) if report.error is not None else None,
+        "jobs": [asdict(job) for job in report.jobs],
+    }
+
+
+def _finish(report: RunReport) -> int:
+    """The exit code of the jobs; raises the error that stopped them."""
+    error = report.error
+    if isinstance(error, KeyboardInterrupt):
+        return exit_codes.INTERRUPTED
+    missing = _not_running(error)
+    if missing is not None:
+        raise missing
+    if error is not None:
+        raise error
+    if any(job.state == "cancelled" for job in report.jobs):
+        return exit_codes.INTERRUPTED
+    return exit_codes.FAILED if any(job.state == "failed" for job in report.jobs) else exit_codes.OK
+
+
+def _not_running(error: BaseException | None) -> SageError | None:
+    """The NotRunningError at the bottom of a pipeline's error, where there is one: it decides exit code and advice."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, NotRunningError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None

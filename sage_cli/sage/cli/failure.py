@@ -1,0 +1,86 @@
+"""The one place that prints errors: what happened, why, what to type next; and the exit code that goes with it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from typer.exceptions import Abort, TyperException
+
+from sage.cli import exit_codes
+from sage.cli.output import say, style
+from sage.common.errors import SageError
+
+
+def report(error: BaseException, *, debug: bool, command: str) -> int:
+    """Print ``error`` on stderr and give its exit code; ``command`` is what the person typed.
+
+    A traceback is printed with ``debug`` only.
+    """
+    if isinstance(error, BrokenPipeError):
+        return _reader_left()
+    if debug and not isinstance(error, KeyboardInterrupt):
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt | Abort):
+        say("Interrupted.")
+        return exit_codes.INTERRUPTED
+    if isinstance(error, SageError):
+        show(error.title, error.cause, error.hint, error.code)
+        return error.exit_code
+    if isinstance(error, TyperException):
+        return _usage(error)
+    return _unexpected(error, command)
+
+
+def show(title: str, cause: str = "", hint: str = "", code: str = "") -> None:
+    """The three parts of an error, on stderr."""
+    mark = style("error:", "bold", "red", stream=sys.stderr)
+    note = style(f"  [{code}]", "dim", stream=sys.stderr) if code else ""
+    say(f"{mark} {title}{note}")
+    for label, text in (("why:", cause), ("next:", hint)):
+        if text:
+            first, *more = text.splitlines()
+            say(f"  {style(label.ljust(5), 'bold', stream=sys.stderr)} {first}")
+            for line in more:
+                say(f"        {line}")
+
+
+def _usage(error: TyperException) -> int:
+    """Click's own errors: wrong option, missing argument, bad value."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "sage"
+    title = error.message or error.format_message()
+    if type(error).__name__ != "NoSuchOption":
+        title = error.format_message()
+    hint = f"{path} --help"
+    possibilities = getattr(error, "possibilities", None)
+    if possibilities:
+        hint = f"Did you mean {' or '.join(sorted(possibilities))}?  All options:  {path} --help"
+    elif getattr(error, "option_name", "") and path == "sage run":
+        hint = f"Options for your own script go after --:  sage run FILE -- {getattr(error, 'option_name', '')}"
+    show(title.rstrip("."), "", hint)
+    return getattr(error, "exit_code", exit_codes.USAGE)
+
+
+def _unexpected(error: BaseException, command: str) -> int:
+    """Anything that nobody foresaw."""
+    if isinstance(error, OSError) and error.strerror:
+        place = f": {error.filename}" if error.filename else ""
+        show(f"{error.strerror}{place}", f"The operating system refused it ({type(error).__name__}).",
+             f"With details:  sage --debug {command}")  # fmt: skip
+        return exit_codes.FAILED
+    detail = str(error) or "no details"
+    show(
+        f"{type(error).__name__}: {detail}",
+        "This is a fault in SAGE, not in what you typed.",
+        f"With the traceback, for a bug report:  sage --debug {command}",
+    )
+    return exit_codes.FAILED
+
+
+def _reader_left() -> int:
+    """``sage … | head``: nobody reads any more. Point stdout at nothing, so that the flush at exit stays silent."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return exit_codes.OK

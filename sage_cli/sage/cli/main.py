@@ -1,0 +1,54 @@
+"""The entry point of ``sage``: runs the command, prints errors in one place, gives the exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``sage`` with ``argv`` (the process's own arguments unless told); returns the exit code.
+
+    ``--debug`` (or ``SAGE_DEBUG=1``) is taken anywhere before a bare ``--``: errors then come with their traceback.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if args in (["--version"], ["-V"]):
+        from sage.common._version import __version__
+
+        print(f"sage {__version__}")
+        return 0
+    args, debug = _take_debug(args)
+    return _run(args, debug)
+
+
+def _run(args: list[str], debug: bool) -> int:
+    from typer.exceptions import Exit
+
+    from sage.cli.app import root
+
+    try:
+        # standalone_mode=False: exceptions come to us; click turns Ctrl-C into the return value 130.
+        code = root().main(args=args, prog_name="sage", standalone_mode=False)
+        sys.stdout.flush()
+    except Exit as leave:
+        return leave.exit_code
+    except (Exception, KeyboardInterrupt) as error:
+        from sage.cli.failure import report
+
+        return report(error, debug=debug, command=" ".join(args))
+    return code if isinstance(code, int) else 0
+
+
+def _take_debug(args: list[str]) -> tuple[list[str], bool]:
+    """The arguments without ``--debug``, and whether errors shall come with a traceback."""
+    end = args.index("--") if "--" in args else len(args)
+    head = [arg for arg in args[:end] if arg != "--debug"]
+    asked = len(head) < end or os.environ.get("SAGE_DEBUG", "") not in ("", "0")
+    if asked:
+        os.environ["SAGE_DEBUG"] = "1"
+    return [*head, *args[end:]], asked
+
+
+if __name__ == "__main__":
+    sys.exit(main())
