@@ -1,0 +1,87 @@
+"""Micro-batches of examples of like length, a pure function of (seed, phase, rank, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from training.corpus import Mix, draw_example, stream_seed
+from training.draw import Draw
+from training.tokenizer import PAD_ID, encode_examples
+
+POOL_STEPS = 8
+IGNORED = -100
+Encoded = tuple[list[int], list[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Right-padded ids (batch, time), the places whose next token is asked (flat), and those tokens.
+
+    ``places`` and ``targets`` are padded too; the padding's target is ``IGNORED``.
+    """
+
+    ids: Tensor
+    places: Tensor
+    targets: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in it that are not padding."""
+        return int((self.ids != PAD_ID).sum())
+
+
+def collate(rows: list[Encoded]) -> Batch:
+    """Pad the rows to one length and note what is asked."""
+    longest = _up(max(len(ids) for ids, _ in rows), 32)
+    count = _up(len(rows), 4 if longest <= 160 else 2)
+    ids = torch.full((count, longest), PAD_ID, dtype=torch.long)
+    asked = torch.zeros((count, longest), dtype=torch.bool)
+    for index, (row, mask) in enumerate(rows):
+        ids[index, : len(row)] = torch.tensor(row)
+        asked[index, : len(row) - 1] = torch.tensor(mask[1:])
+    places = asked.flatten().nonzero().squeeze(1)
+    targets = torch.roll(ids, -1, 1).flatten()[places]
+    extra = _up(len(places), 128) - len(places)
+    return Batch(ids, F.pad(places, (0, extra)), F.pad(targets, (0, extra), value=IGNORED))
+
+
+def _up(count: int, step: int) -> int:
+    """The next multiple: few distinct shapes, because each new one costs a compilation in oneDNN."""
+    return -(-count // step) * step
+
+
+def pool(tokenizer: Tokenizer, mix: Mix, seed: tuple[int, ...], index: int, budget: int, longest: int) -> list[Batch]:
+    """``POOL_STEPS`` micro-batches of about ``budget`` tokens each, in random order."""
+    rng = stream_seed(*seed, index)
+    draw = Draw(rng)
+    rows: list[Encoded] = []
+    total = 0
+    while total < budget * POOL_STEPS:
+        new = encode_examples(tokenizer, [draw_example(draw, mix) for _ in range(64)])
+        rows += [row for row in new if len(row[0]) <= longest]
+        total = sum(len(ids) for ids, _ in rows)
+    rows.sort(key=lambda row: len(row[0]))
+    groups: list[list[Encoded]] = [[] for _ in range(POOL_STEPS)]
+    seen = 0
+    for row in rows:
+        groups[min(POOL_STEPS - 1, seen * POOL_STEPS // total)].append(row)
+        seen += len(row[0])
+    batches = [collate(group) for group in groups if group]
+    rng.shuffle(batches)
+    return batches
+
+
+def stream(tokenizer: Tokenizer, mix: Mix, seed: tuple[int, ...], first: int, steps: int, budget: int, longest: int,
+           ) -> Iterator[Batch]:  # fmt: skip
+    """Micro-batches for steps ``first`` to ``steps`` of one phase."""
+    for index in range(first // POOL_STEPS, -(-steps // POOL_STEPS)):
+        batches = pool(tokenizer, mix, seed, index, budget, longest)
+        for offset, batch in enumerate(batches):
+            if first <= index * POOL_STEPS + offset < steps:
+                yield batch
