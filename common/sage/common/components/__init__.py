@@ -1,0 +1,1 @@
+"""Parts that applications are made of; `sage_embedding` turns texts into vectors."""

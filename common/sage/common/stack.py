@@ -1,0 +1,162 @@
+"""What runs: the truth about the local stack, for any reader (CLI, dashboard, clients).
+
+The supervisor writes `.sage/llm/daemon.json`; readers check every pid in it by identity, so that they tell the truth
+also when the supervisor, a daemon or the whole machine was killed. No supervisor is needed and none is started.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sage.common.home import SageHome
+from sage.common.process import ProcessIdentity
+
+__all__ = ["LIVE_STATES", "DaemonStatus", "StackStatus", "read_status"]
+
+LIVE_STATES = frozenset({"starting", "ready", "unhealthy", "stopping"})
+"""The states in which a daemon has a process."""
+
+
+@dataclass(slots=True)
+class DaemonStatus:
+    """One daemon. state: starting, ready, unhealthy, backing-off, crash-loop, stopping, stopped, failed or dead.
+
+    `url` has no /v1; times are seconds since the epoch, None when it has not happened; pid 0: no process.
+    """
+
+    name: str
+    kind: str
+    state: str
+    pid: int = 0
+    host: str = ""
+    port: int = 0
+    url: str = ""
+    model: str = ""
+    restarts: int = 0
+    started_at: float | None = None
+    ready_at: float | None = None
+    log: str = ""
+    last_error: str = ""
+    exit_code: int | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it has a process."""
+        return self.state in LIVE_STATES
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, name: str, record: dict[str, Any]) -> DaemonStatus:
+        """From an entry of daemon.json; a field of the wrong type counts as missing."""
+        started, ready, code = record.get("started_at"), record.get("ready_at"), record.get("exit_code")
+        return cls(
+            name=name,
+            kind=_text(record, "kind"),
+            state=_text(record, "state") or "dead",
+            pid=_number(record, "pid"),
+            host=_text(record, "host"),
+            port=_number(record, "port"),
+            url=_text(record, "url"),
+            model=_text(record, "model"),
+            restarts=_number(record, "restarts"),
+            started_at=float(started) if isinstance(started, int | float) else None,
+            ready_at=float(ready) if isinstance(ready, int | float) else None,
+            log=_text(record, "log"),
+            last_error=_text(record, "last_error"),
+            exit_code=code if isinstance(code, int) else None,
+        )
+
+
+@dataclass(slots=True)
+class StackStatus:
+    """The whole local stack. `notes`: what a person should know (a moved port, a damaged file, no supervisor)."""
+
+    supervisor_alive: bool
+    supervisor_pid: int | None
+    daemons: list[DaemonStatus] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def running(self) -> bool:
+        """Whether any daemon has a process."""
+        return any(daemon.running for daemon in self.daemons)
+
+    def daemon(self, name: str) -> DaemonStatus | None:
+        """The daemon of this name."""
+        return next((daemon for daemon in self.daemons if daemon.name == name), None)
+
+    def first(self, kind: str, state: str = "ready") -> DaemonStatus | None:
+        """The first daemon of a kind (gateway, llm, embedding) in a state."""
+        return next((d for d in self.daemons if d.kind == kind and d.state == state), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_status(home: SageHome | None = None) -> StackStatus:
+    """What runs now. Reads files and /proc only; never raises for a missing or damaged file and never waits."""
+    home = home or SageHome.find()
+    record, notes = _load(home.daemon_json)
+    supervisor = ProcessIdentity.from_record(record.get("supervisor"))
+    if supervisor is None or not supervisor.alive():
+        supervisor = _lock_holder(home.lock)
+    alive = supervisor is not None
+    entries = record.get("daemons")
+    daemons = [
+        _truth(name, entry, alive)
+        for name, entry in (entries.items() if isinstance(entries, dict) else ())
+        if isinstance(entry, dict)
+    ]
+    notes += [note for note in record.get("notes") or () if isinstance(note, str)]
+    status = StackStatus(alive, supervisor.pid if supervisor else None, daemons, notes)
+    if status.running and not alive:
+        notes.append("The supervisor is not running: nobody restarts these daemons. `sage llm serve` starts it again.")
+    return status
+
+
+def _truth(name: str, entry: dict[str, Any], supervised: bool) -> DaemonStatus:
+    daemon = DaemonStatus.from_record(name, entry)
+    identity = ProcessIdentity.from_record(entry)
+    if identity is not None and identity.alive():
+        return daemon
+    if daemon.running or (daemon.state == "backing-off" and not supervised):
+        daemon.state = "dead"
+        daemon.last_error = daemon.last_error or f"process {daemon.pid} is gone"
+    daemon.pid = 0
+    return daemon
+
+
+def _load(path: Path) -> tuple[dict[str, Any], list[str]]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}, []
+    except (OSError, ValueError) as error:
+        return {}, [f"{path} is damaged ({error}); the next `sage llm serve` or `sage llm stop` repairs it"]
+    if not isinstance(content, dict):
+        return {}, [f"{path} is damaged (no JSON object); the next `sage llm serve` or `sage llm stop` repairs it"]
+    return content, []
+
+
+def _lock_holder(path: Path) -> ProcessIdentity | None:
+    """The supervisor that wrote its name into the lock file, if it lives."""
+    try:
+        identity = ProcessIdentity.from_record(json.loads(path.read_bytes()))
+    except (OSError, ValueError):
+        return None
+    return identity if identity is not None and identity.alive() else None
+
+
+def _text(record: dict[str, Any], key: str) -> str:
+    value = record.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _number(record: dict[str, Any], key: str) -> int:
+    value = record.get(key)
+    return value if isinstance(value, int) else 0
