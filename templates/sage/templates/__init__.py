@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from sage.common.errors import SageError, UsageError
 
@@ -114,7 +114,9 @@ def _checked_name(name: str) -> str:
 def _check_destination(dest: Path, force: bool) -> None:
     try:
         if dest.exists() and not dest.is_dir():
-            raise UsageError(f"{dest} is a file", cause="a project needs a folder", hint="Choose another:  sage init PATH")
+            raise UsageError(
+                f"{dest} is a file", cause="a project needs a folder", hint="Choose another:  sage init PATH"
+            )
         if dest.is_dir() and not force and any(dest.iterdir()):
             raise UsageError(
                 f"{dest} is not empty",
@@ -127,21 +129,21 @@ def _check_destination(dest: Path, force: bool) -> None:
 
 def _project_files(info: TemplateInfo) -> Iterator[tuple[Path, bytes]]:
     """Each file of the project: its path in the project and its content as it stands in the template."""
-    for path, source in _walk(_root() / info.name):
-        yield Path(*(part.replace("dot_", ".", 1) if part.startswith("dot_") else part for part in path.parts)), source
+    for parts, source in _walk(_root() / info.name):
+        yield Path(*(part.replace("dot_", ".", 1) if part.startswith("dot_") else part for part in parts)), source
     if info.manual:
-        for path, source in _walk(manual()):
-            yield Path(info.manual, path), source
+        for parts, source in _walk(manual()):
+            yield Path(info.manual, *parts), source
 
 
-def _walk(folder: Traversable, prefix: PurePosixPath = PurePosixPath()) -> Iterator[tuple[PurePosixPath, bytes]]:
+def _walk(folder: Traversable, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], bytes]]:
     for entry in folder.iterdir():
         if entry.name in _SKIPPED or entry.name.endswith(".pyc"):
             continue
         if entry.is_dir():
-            yield from _walk(entry, prefix / entry.name)
+            yield from _walk(entry, (*above, entry.name))
         else:
-            yield prefix / entry.name, entry.read_bytes()
+            yield (*above, entry.name), entry.read_bytes()
 
 
 def _fill(content: bytes, project: str) -> bytes:

@@ -11,13 +11,15 @@ Two pipelines share one vector store:
 """
 
 import argparse
+import itertools
+import json
+import math
 import os
 import re
-import statistics
 import textwrap
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from sage.common.errors import UsageError
@@ -57,6 +59,12 @@ class Question:
     def __str__(self) -> str:
         return f"Q: {self.text}\nA: {self.answer}\n   source: {self.source() or 'none of the passages'}\n"
 
+    def row(self) -> str:
+        """The answer as a line of JSON."""
+        source = self.source()
+        place = {"source": source.source, "line": source.line, "heading": source.heading} if source else {"source": ""}
+        return json.dumps({"question": self.text, "answer": self.answer, **place, "seconds": round(self.seconds, 3)})
+
     def source(self) -> Passage | None:
         """The passage that holds the answer, else the one that shares most words with it; None for "I don't know"."""
         if not self.passages or words(self.answer)[:4] == ["i", "don", "t", "know"]:
@@ -71,11 +79,12 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-def split(path: Path) -> list[Passage]:
+def split(path: Path, root: Path) -> list[Passage]:
     """The passages of a Markdown file: prose is cut between sentences; code, lists and tables between lines."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return [
-        Passage(text, f"{path.parent.name}/{path.name}", heading, line)
-        for heading, line, units, glue in blocks(path.read_text(encoding="utf-8").splitlines(), path.stem)
+        Passage(text, path.relative_to(root).as_posix(), heading, number)
+        for heading, number, units, glue in blocks(lines, path.stem)
         for text in pack(units, glue)
     ]
 
@@ -85,10 +94,10 @@ def blocks(lines: list[str], heading: str) -> Iterator[tuple[str, int, list[str]
     block: list[str] = []
     fenced = False
     for number, line in enumerate([*lines, ""], 1):
-        fence = line.startswith("```")
+        fence = line.lstrip().startswith("```")
         title = line.startswith("#") and not fenced
         if fence or title or not (line.strip() or fenced):
-            if fenced or all(row.startswith(("|", "- ", "* ")) for row in block):
+            if fenced or all(row.lstrip().startswith(("|", "- ", "* ")) for row in block):
                 yield heading, number - len(block), block, "\n"
             else:
                 yield heading, number - len(block), re.split(r"(?<=[.!?:]) ", " ".join(block)), " "
@@ -101,20 +110,28 @@ def blocks(lines: list[str], heading: str) -> Iterator[tuple[str, int, list[str]
 def pack(units: list[str], glue: str) -> Iterator[str]:
     """Units joined into texts of at most PASSAGE characters; a longer unit is cut between words."""
     text = ""
-    for unit in (piece for unit in units for piece in textwrap.wrap(unit, PASSAGE, drop_whitespace=False)):
-        if text and len(text) + len(glue) + len(unit) > PASSAGE:
+    cut = (textwrap.wrap(unit, PASSAGE) if len(unit) > PASSAGE else [unit] for unit in units)
+    for piece in itertools.chain.from_iterable(cut):
+        if text and len(text) + len(glue) + len(piece) > PASSAGE:
             yield text
             text = ""
-        text = f"{text}{glue}{unit}" if text else unit
+        text = f"{text}{glue}{piece}" if text else piece
     if text.strip():
         yield text
 
 
-class Embed(MapFunction):
-    """All passages of a document become vectors in one request to the gateway."""
+class Asker(MapFunction):
+    """An operator that talks to the gateway."""
 
     def open(self, context: FunctionContext) -> None:
         self.client = UnifiedInferenceClient.create()
+
+    def close(self) -> None:
+        self.client.close()
+
+
+class Embed(Asker):
+    """All passages of a document become vectors in one request."""
 
     def process(self, passages: list[Passage]) -> tuple[list[Passage], list[list[float]]]:
         return passages, self.client.embed([f"{passage.heading}\n{passage.text}" for passage in passages])
@@ -123,29 +140,23 @@ class Embed(MapFunction):
 class Store(SinkFunction):
     def process(self, record: tuple[list[Passage], list[list[float]]]) -> None:
         passages, vectors = record
-        self.call_service["vectors"].add(vectors, metadata=[{"passage": passage} for passage in passages])
+        self.call_service["vectors"].add(vectors, metadata=[asdict(passage) for passage in passages])
 
 
-class Retrieve(MapFunction):
+class Retrieve(Asker):
     """The passages nearest to the question."""
-
-    def open(self, context: FunctionContext) -> None:
-        self.client = UnifiedInferenceClient.create()
 
     def process(self, question: Question) -> Question:
         started = time.perf_counter()
         [vector] = self.client.embed([question.text])
         hits = self.call_service["vectors"].search(vector, top_k=TOP_K)
-        question.passages = [hit.metadata["passage"] for hit in hits]
+        question.passages = [Passage(**hit.metadata) for hit in hits]
         question.seconds = time.perf_counter() - started
         return question
 
 
-class Ask(MapFunction):
-    """The model's answer from these passages."""
-
-    def open(self, context: FunctionContext) -> None:
-        self.client = UnifiedInferenceClient.create()
+class Answer(Asker):
+    """What the model says, given these passages."""
 
     def process(self, question: Question) -> Question:
         started = time.perf_counter()
@@ -159,32 +170,51 @@ class Ask(MapFunction):
         return question
 
 
-def arguments() -> tuple[list[Path], list[str]]:
-    """The documents and the questions that the command line names."""
+def arguments() -> argparse.Namespace:
+    """What the command line says, checked."""
     parser = argparse.ArgumentParser(description="Answer questions from a folder of Markdown documents.")
-    parser.add_argument("--docs", type=Path, default=Path(os.environ.get("SAGE_DOCS", HERE / "docs")))
+    parser.add_argument("--docs", type=Path, default=os.environ.get("SAGE_DOCS", HERE / "docs"))
     parser.add_argument("--questions", type=Path, default=HERE / "questions.txt")
+    parser.add_argument("--answers", type=Path, default=HERE / "answers.jsonl", help="where they are kept")
     args = parser.parse_args()
-    documents = sorted(path for ending in ("md", "txt") for path in args.docs.rglob(f"*.{ending}"))
-    if not documents:
-        raise UsageError(f"No documents in {args.docs}", cause="no .md or .txt file there", hint="pass --docs FOLDER")
+    args.docs = args.docs.resolve()
+    args.files = sorted(path for ending in ("md", "txt") for path in args.docs.rglob(f"*.{ending}"))
+    if not args.files:
+        raise UsageError(f"No documents in {args.docs}", cause="it holds no .md or .txt file", hint="--docs FOLDER")
     if not args.questions.is_file():
-        raise UsageError(f"There is no file {args.questions}", cause="one question a line", hint="pass --questions FILE")
-    return documents, [line for line in args.questions.read_text(encoding="utf-8").splitlines() if line.strip()]
+        raise UsageError(f"There is no file {args.questions}", cause="one question a line", hint="--questions FILE")
+    return args
 
 
 def main() -> None:
-    documents, questions = arguments()
+    args = arguments()
     vectors = VDBService()
     answered: list[Question] = []
 
     indexing = LocalEnvironment("index-documents")
     indexing.register_service("vectors", lambda: vectors)
-    indexing.from_collection(documents).map(split).map(Embed, name="embed").sink(Store, name="store")
+    passages = indexing.from_collection(args.files).map(lambda path: split(path, args.docs.parent), name="split")
+    passages.map(Embed, name="embed").sink(Store, name="store")
     indexing.submit()
 
     asking = LocalEnvironment("answer-questions")
     asking.register_service("vectors", lambda: vectors)
-    stream = asking.from_collection([Question(text) for text in questions])
-    stream.map(Retrieve, name="retrieve").map(Ask, name="ask").map(lambda q: answered.append(q) or q).print()
+    questions = [Question(line) for line in args.questions.read_text(encoding="utf-8").splitlines() if line.strip()]
+    answers = asking.from_collection(questions).map(Retrieve, name="retrieve").map(Answer, name="answer")
+    answers.print()
+    answers.sink(answered.append, name="keep")
     asking.submit()
+
+    args.answers.write_text("".join(question.row() + "\n" for question in answered), encoding="utf-8")
+    middle, slow = (quantile([question.seconds for question in answered], q) for q in (0.5, 0.95))
+    print(f"{len(args.files)} documents, {vectors.count()} passages, {len(answered)} questions")
+    print(f"seconds per answer: {middle:.2f} at the median, {slow:.2f} at the 95th percentile")
+
+
+def quantile(values: list[float], q: float) -> float:
+    """The smallest value that a share q of all values does not exceed."""
+    return sorted(values)[max(0, math.ceil(q * len(values)) - 1)] if values else 0.0
+
+
+if __name__ == "__main__":
+    main()

@@ -27,7 +27,7 @@ def test_passages_know_their_heading_and_line(pipeline: ModuleType, tmp_path: Pa
     page = tmp_path / "page.md"
     page.write_text("# Pumps\n\nThe pump runs\nat 40 bar.\n\n## Lamps\nThe lamp is green.\n")
 
-    passages = pipeline.split(page)
+    passages = pipeline.split(page, tmp_path)
 
     assert [(p.text, p.heading, p.line) for p in passages] == [
         ("The pump runs at 40 bar.", "Pumps", 3),
@@ -39,7 +39,7 @@ def test_prose_is_cut_between_sentences(pipeline: ModuleType, tmp_path: Path) ->
     page = tmp_path / "page.md"
     page.write_text(" ".join(f"This is the sentence with number {n}." for n in range(40)))
 
-    passages = pipeline.split(page)
+    passages = pipeline.split(page, tmp_path)
 
     assert all(len(p.text) <= pipeline.PASSAGE and p.text.endswith(".") for p in passages)
     assert " ".join(p.text for p in passages) == page.read_text()
@@ -49,7 +49,7 @@ def test_code_keeps_its_lines_and_its_hashes(pipeline: ModuleType, tmp_path: Pat
     page = tmp_path / "page.md"
     page.write_text("# Code\n\n```python\n# no heading\nif x:\n\n    y()\n```\n")
 
-    assert [(p.text, p.heading) for p in pipeline.split(page)] == [("# no heading\nif x:\n\n    y()", "Code")]
+    assert [(p.text, p.heading) for p in pipeline.split(page, tmp_path)] == [("# no heading\nif x:\n\n    y()", "Code")]
 
 
 def test_a_source_is_the_passage_that_holds_the_answer(pipeline: ModuleType) -> None:
@@ -66,4 +66,4 @@ def test_every_question_has_an_expected_answer_that_the_documents_hold(pipeline:
     assert [row["question"] for row in expected] == (PROJECT / "questions.txt").read_text().splitlines()
     for row in expected:
         for source in row["sources"]:
-            assert any(re.search(row["answer"], p.text) for p in pipeline.split(PROJECT / source)), row
+            assert any(re.search(row["answer"], p.text) for p in pipeline.split(PROJECT / source, PROJECT)), row
