@@ -1,4 +1,4 @@
-"""A conversation with the model through the gateway: keeps the turns, streams each answer, lets Ctrl-C cut one short."""
+"""A conversation with the model through the gateway: keeps the turns, streams each answer, lets Ctrl-C cut it."""
 
 from __future__ import annotations
 

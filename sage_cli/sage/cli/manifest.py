@@ -22,7 +22,7 @@ class Entry:
 
 
 LLM = (
-    Entry("serve", "Start gateway, engine and embedding server; return when they are ready.", f"{_HERE}.llm.serve:serve"),
+    Entry("serve", "Start the gateway, the engine and the embedding server.", f"{_HERE}.llm.serve:serve"),
     Entry("stop", "Stop what `sage llm serve` started.", f"{_HERE}.llm.stop:stop"),
     Entry("restart", "Stop the services and start them again as they were.", f"{_HERE}.llm.restart:restart"),
     Entry("status", "Show which services run, on which ports.", f"{_HERE}.llm.status:status"),

@@ -36,7 +36,9 @@ class RunProgress:
 
             console = Console(stderr=True, highlight=False)
             # Lines that the pipeline prints appear above the table; a redirected stdout is left alone.
-            self._live = Live(console=console, refresh_per_second=8, transient=True, redirect_stdout=sys.stdout.isatty())
+            self._live = Live(
+                console=console, refresh_per_second=8, transient=True, redirect_stdout=sys.stdout.isatty()
+            )
             self._live.start()
         return self
 

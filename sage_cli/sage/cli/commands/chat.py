@@ -25,9 +25,11 @@ def chat(
         ),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="The model.", show_default="served")] = None,
-    system: Annotated[str | None, typer.Option("--system", "-s", help="The system message.", show_default=False)] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer, in tokens.", show_default="model's")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0.0, max=2.0, help="0 always says the likeliest.")] = None,
+    system: Annotated[str | None, typer.Option("--system", "-s", help="The system message.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, metavar="N", help="The longest answer, in tokens.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, max=2.0, metavar="T", help="0 always says the likeliest.")
+    ] = None,
 ) -> None:
     """Talk to the model, or ask it one question."""
     from sage.cli.conversation import Conversation

@@ -15,9 +15,9 @@ from sage.common.errors import UsageError
 def embed(
     texts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TEXT]...", help="The texts; without any, each line of stdin is one.", show_default=False),
+        typer.Argument(metavar="[TEXT]...", help="Without any, each line of stdin is one.", show_default=False),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="The embedding model.", show_default="served")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="The embedding model.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON array in place of one JSON object a line.")] = False,
 ) -> None:
     """Turn texts into vectors, one JSON object a line."""

@@ -30,10 +30,12 @@ class RunCommand(TyperCommand):
 def run(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline: a Python file.", show_default=False)],
     args: Annotated[
-        list[str] | None, typer.Argument(metavar="[ARGS]...", help="What the file finds in sys.argv.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="[ARGS]...", help="The file's own arguments.", show_default=False),
     ] = None,
     parallelism: Annotated[
-        int | None, typer.Option("--parallelism", "-p", min=1, help="Tasks per operator.", show_default="the file's own")
+        int | None,
+        typer.Option("--parallelism", "-p", min=1, metavar="N", help="Tasks per operator."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
 ) -> None:

@@ -46,7 +46,7 @@ def _folder(name: str, command: str) -> Path:
         )
     if _looks_like_path(name):
         raise _no_such_folder(name, path, command)
-    cached = dict(_cached_models())
+    cached = dict(cached_models())
     if name in cached:
         return _checked(cached[name], command)
     raise _not_cached(name, cached, command)
@@ -101,7 +101,7 @@ def hub_cache() -> Path:
     return (Path(home).expanduser() if home else Path.home() / ".cache" / "huggingface") / "hub"
 
 
-def _cached_models() -> Iterator[tuple[str, Path]]:
+def cached_models() -> Iterator[tuple[str, Path]]:
     """Each model in the cache with its newest complete snapshot."""
     for folder in _folders(hub_cache()):
         if folder.name.startswith("models--"):

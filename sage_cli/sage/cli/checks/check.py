@@ -1,0 +1,16 @@
+"""One row of the check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """``fail`` means that something required is broken; ``next`` is the next command to type ("" where none is)."""
+
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    detail: str
+    next: str = ""

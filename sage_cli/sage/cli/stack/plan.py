@@ -1,0 +1,128 @@
+"""From the options of ``sage llm serve`` to the daemons that the supervisor shall run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+
+from sage.cli.stack.models import BUILTIN, HASH, find_embedding_model, find_llm_model
+from sage.common.config.ports import LOOPBACK, SagePorts
+from sage.common.config.settings import Settings
+from sage.common.errors import PortInUseError
+from sage.common.home import SageHome
+from sage.common.stack import StackStatus
+from sage.supervisor import DaemonSpec
+
+GATEWAY, ENGINE, EMBEDDING = "gateway", "engine", "embedding"
+
+
+@dataclass(frozen=True, slots=True)
+class StackRequest:
+    """What was typed; None: not said."""
+
+    model: str | None = None
+    embedding_model: str | None = None
+    port: int | None = None
+    embedding_port: int | None = None
+    gateway_port: int | None = None
+    no_embedding: bool = False
+    host: str = LOOPBACK
+
+
+@dataclass(slots=True)
+class StackPlan:
+    """The daemons to start, and what a person should know about them (a port that moved)."""
+
+    specs: list[DaemonSpec] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a daemon's port comes from."""
+
+    setting: str
+    option: str
+    default: int
+    fallbacks: tuple[int, ...] = ()
+
+
+_PLACES = {
+    ENGINE: _Place("llm.port", "--port", SagePorts.LLM_DEFAULT, (SagePorts.LLM_WSL_FALLBACK,)),
+    EMBEDDING: _Place("embedding.port", "--embedding-port", SagePorts.EMBEDDING_DEFAULT),
+    GATEWAY: _Place("gateway.port", "--gateway-port", SagePorts.GATEWAY_DEFAULT),
+}
+
+
+def make_plan(request: StackRequest, home: SageHome, running: StackStatus) -> StackPlan:
+    """The daemons of the stack that do not run yet, with free ports and models that are there.
+
+    Raises ModelError, PortInUseError or ConfigError before anything is started.
+    """
+    models = {ENGINE: find_llm_model(request.model), EMBEDDING: find_embedding_model(request.embedding_model)}
+    settings = Settings.load(home)
+    asked = {ENGINE: request.port, EMBEDDING: request.embedding_port, GATEWAY: request.gateway_port}
+    alive = {daemon.name: daemon for daemon in running.daemons if daemon.running}
+    taken = {daemon.port for daemon in alive.values()}
+    plan = StackPlan()
+    for name, place in _PLACES.items():
+        if name in alive or (name == EMBEDDING and request.no_embedding):
+            continue
+        host = request.host if name == GATEWAY else LOOPBACK
+        port, note = _port(place, asked[name], settings, home, host, taken)
+        taken.add(port)
+        if note:
+            plan.notes.append(note)
+        plan.specs.append(_spec(name, host, port, models.get(name, ""), home))
+    return plan
+
+
+def shown_model(name: str, model: str) -> str:
+    """What a daemon calls its model on screens and in /v1/models."""
+    if name == GATEWAY:
+        return ""
+    if name == EMBEDDING:
+        return HASH if model == HASH else model.removeprefix("hf:").rstrip("/").rpartition("/")[2]
+    return model.rstrip("/").rpartition("/")[2] if model else BUILTIN
+
+
+def _port(
+    place: _Place, asked: int | None, settings: Settings, home: SageHome, host: str, taken: set[int]
+) -> tuple[int, str]:
+    """The port, and the note when a default had to move. A port from the environment or sage.toml was chosen too."""
+    setting = settings.get(place.setting)
+    chosen = asked
+    if chosen is None and not setting.is_default and setting.origin != str(home.daemon_json):
+        chosen = settings.port(place.setting)
+    try:
+        choice = SagePorts.choose(place.default, chosen, host=host, fallbacks=_fallbacks(place), taken=taken)
+    except PortInUseError as error:
+        free = SagePorts.find_available_port(host=host, taken=taken)
+        origin = "" if asked is not None else f"  (now from {setting.origin})"
+        raise PortInUseError(
+            error.port, error.holder, hint=f"Take another port:  sage llm serve {place.option} {free}{origin}"
+        ) from None
+    return choice.port, choice.reason
+
+
+def _fallbacks(place: _Place) -> tuple[int, ...]:
+    return place.fallbacks if SagePorts.is_wsl() else ()
+
+
+def _spec(name: str, host: str, port: int, model: str, home: SageHome) -> DaemonSpec:
+    """The command line of one daemon."""
+    module, kind, extra = {
+        ENGINE: ("sagellm_core.engine_server", "llm", ["--model", model] if model else []),
+        EMBEDDING: ("sage.llm.embedding", "embedding", ["--model", model]),
+        GATEWAY: ("sage.llm.gateway", "gateway", ["--home", str(home.root)]),
+    }[name]
+    return DaemonSpec(
+        name=name,
+        kind=kind,
+        argv=(sys.executable, "-m", module, "--host", host, "--port", str(port), *extra),
+        host=host,
+        port=port,
+        env={},
+        model=shown_model(name, model),
+        ready_timeout_s=60 if not model or model == HASH else 600,
+    )
