@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from training import context_tasks, sage_tasks, skills
+from training import context_tasks, manual_tasks, prose, sage_tasks, skills
 from training.draw import Draw
 from training.example import Example
 
@@ -34,6 +34,11 @@ def _sage_reading(draw: Draw, mix: Mix) -> Example:
 TASKS: dict[str, Callable[[Draw, Mix], Example]] = {
     "context": _reading,
     "sage-context": _sage_reading,
+    "prose": lambda draw, mix: prose.prose_example(
+        draw, draw.number(1, 4), draw.number(*mix.turns), draw.pick(mix.limits), mix.unknown
+    ),
+    "manual": lambda draw, mix: manual_tasks.from_manual(draw, draw.number(*mix.turns), draw.pick(mix.limits), mix.unknown),
+    "memory": lambda draw, mix: manual_tasks.from_memory(draw),
     "lookup": lambda draw, mix: context_tasks.lookup_example(draw),
     "sage": lambda draw, mix: sage_tasks.closed_book(draw),
     "text": lambda draw, mix: sage_tasks.told(draw),
@@ -53,12 +58,20 @@ EASY = Mix(
     weights=(("context", 6), ("lookup", 1.5), ("sage", 1.5), ("sage-context", 1), ("echo", 0.6)),
     facts=(1, 5), limits=(20, 60), turns=(2, 5),
 )  # fmt: skip
-FULL = Mix(
+BROAD = Mix(
     weights=(
         ("context", 6), ("sage-context", 1.6), ("sage", 2.2), ("lookup", 0.4), ("echo", 0.5), ("unknowable", 0.5),
         ("greeting", 0.15), ("classify", 0.3), ("json", 0.5), ("sort", 0.3), ("text", 0.15),
     ),
     facts=(1, 8), limits=(20, 60, 120, 240), turns=(1, 5),
+)  # fmt: skip
+
+PROSE = Mix(
+    weights=(
+        ("prose", 4), ("context", 3), ("manual", 2.2), ("memory", 2.2), ("lookup", 0.2), ("echo", 0.4), ("unknowable", 0.5),
+        ("greeting", 0.12), ("classify", 0.25), ("json", 0.45), ("sort", 0.25), ("text", 0.15),
+    ),
+    facts=(1, 8), limits=(40, 100, 160, 240), turns=(1, 4),
 )  # fmt: skip
 
 

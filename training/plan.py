@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training.corpus import EASY, FULL, WARM_UP, Mix
+from training.corpus import EASY, PROSE, WARM_UP, Mix
 from training.model import Shape
 
 SEED = 1
@@ -32,7 +32,7 @@ class Phase:
 PHASES = (
     Phase("warm-up", WARM_UP, 800, longest=192),
     Phase("easy", EASY, 1600, longest=256),
-    Phase("full", FULL, 6000, longest=480),
+    Phase("prose", PROSE, 6000, longest=480),
 )
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from training import plan
 from training.batches import IGNORED, Batch, stream
-from training.corpus import FULL, draw_example, stream_seed
+from training.corpus import BROAD, draw_example, stream_seed
 from training.draw import Draw
 from training.model import TinyLlama
 from training.optimizer import Optimizer
@@ -37,7 +37,7 @@ def make_tokenizer(folder: Path) -> None:
     if (folder / "tokenizer.json").exists():
         return
     draw = Draw(stream_seed(plan.SEED))
-    examples = [draw_example(draw, FULL) for _ in range(plan.TOKENIZER_EXAMPLES)]
+    examples = [draw_example(draw, BROAD) for _ in range(plan.TOKENIZER_EXAMPLES)]
     texts = [turn.text for example in examples for turn in example.turns]
     tokenizer = train_tokenizer(texts, plan.SHAPE.vocab_size, plan.COMMON_WORDS)
     save_tokenizer(tokenizer, folder, plan.SHAPE.max_position_embeddings)

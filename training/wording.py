@@ -40,7 +40,8 @@ def _telegraphic(text: str) -> str:
     return " ".join(kept) if len(kept) > 1 else text
 
 
-def _lower_first(text: str) -> str:
+def lower_first(text: str) -> str:
+    """The text with a small first letter, unless it starts with code or an acronym."""
     return text if text[:1] == "`" or text[:2].isupper() or text[:2] == "I " else text[:1].lower() + text[1:]
 
 
@@ -52,7 +53,7 @@ def sloppy(draw: Draw, text: str) -> str:
     if roll < 0.30:
         text = text.rstrip("?.")
     elif roll < 0.62:
-        text = _lower_first(text) if draw.chance(0.5) else text.lower()
+        text = lower_first(text) if draw.chance(0.5) else text.lower()
         text = text.rstrip("?.") if draw.chance(0.6) else text
     elif roll < 0.74:
         text = _typo(draw, text)
@@ -78,5 +79,5 @@ def ask(draw: Draw, question: str, topic: str) -> str:
     """A question in one of its many shapes: as given or through its topic, framed, sloppy."""
     text = ask_topic(draw, topic) if draw.chance(0.3) else question
     if draw.chance(0.13):
-        text = draw.phrase(QUESTION_FRAMES).format(q=_lower_first(text), Q=text)
+        text = draw.phrase(QUESTION_FRAMES).format(q=lower_first(text), Q=text)
     return sloppy(draw, text)
