@@ -1,0 +1,38 @@
+"""`.sage/lock`: one supervisor for each `.sage/`, by the kernel's word (flock)."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+
+from sage.common.errors import StateError
+from sage.common.home import SageHome
+from sage.common.process import ProcessIdentity
+
+__all__ = ["take_lock"]
+
+
+def take_lock(home: SageHome, wait_s: float = 0.0) -> int | None:
+    """Take `.sage/lock` and write our identity into it; the descriptor that holds it, or None when another holds it.
+
+    The lock goes with the process, however it ends. Raises StateError.
+    """
+    try:
+        fd = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateError(f"Cannot open {home.lock}", cause=error.strerror or str(error)) from error
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(fd)
+                return None
+            time.sleep(0.05)
+            continue
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, json.dumps(ProcessIdentity.current()._asdict()).encode(), 0)
+        return fd
