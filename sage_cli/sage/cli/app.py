@@ -19,15 +19,21 @@ def root() -> LazyGroup:
     return group("sage", _ABOUT, ROOT, _options, completion=True, always_call=True)
 
 
-def _options(
-    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version and leave.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-) -> None:
-    """``--version`` beside other arguments; ``--debug`` has already been taken by the entry point."""
-    del debug
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         from sage.cli.output import result
         from sage.common._version import __version__
 
         result(f"sage {__version__}")
         raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", "-V", help="Print the version and leave.", is_eager=True, callback=_print_version),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Both options have done their work before this runs: an eager callback, and the entry point's own reading."""
+    del version, debug

@@ -1,6 +1,3 @@
-"""What ``sage llm serve`` is about to start: models found, ports chosen, daemons described. Starts nothing itself."""
+"""What ``sage llm serve`` is about to start: models found, ports chosen, daemons described, then launched."""
 
-from sage.cli.stack.models import find_embedding_model, find_llm_model
-from sage.cli.stack.plan import StackPlan, StackRequest, make_plan
-
-__all__ = ["StackPlan", "StackRequest", "find_embedding_model", "find_llm_model", "make_plan"]
+__all__: list[str] = []

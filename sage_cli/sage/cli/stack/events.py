@@ -22,7 +22,7 @@ class EventLines:
 
     def show(self, daemon: DaemonStatus) -> None:
         """Say that a daemon has come to a new state; the same state twice is said once."""
-        if self._last.get(daemon.name) == daemon.state:
+        if daemon.state == self._last.get(daemon.name, "stopped"):
             return
         self._last[daemon.name] = daemon.state
         self._began.setdefault(daemon.name, self._clock())
@@ -37,4 +37,5 @@ class EventLines:
             model = f" with {daemon.model}" if daemon.model else ""
             return f"{words} on port {daemon.port}{model}"
         color = "yellow" if daemon.state == "backing-off" else "red"
-        return f"{style(words, color, stream=sys.stderr)}{f': {daemon.last_error}' if daemon.last_error else ''}"
+        why = daemon.last_error.partition("\n")[0]
+        return style(words, color, stream=sys.stderr) + (f": {why}" if why else "")

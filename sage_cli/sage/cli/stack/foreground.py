@@ -9,9 +9,9 @@ from types import FrameType
 
 from sage.cli.logview import LogView, print_lines
 from sage.cli.output import say, style
-from sage.cli.stack.launch import stop_stack
 from sage.common.home import SageHome
 from sage.common.stack import read_status
+from sage.supervisor import SupervisorClient
 
 _LOOK_EVERY_SECONDS = 1.0
 _FIRST_LINES = 10
@@ -33,7 +33,7 @@ def stay(home: SageHome) -> None:
         print_lines(view.added(_Gone(home)), width=_WIDTH)
     except KeyboardInterrupt:
         say("Stopping …")
-        stop_stack(home, None)
+        SupervisorClient(home).stop()
         say("Stopped.")
         raise
     say("The services were stopped.")

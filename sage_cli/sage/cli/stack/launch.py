@@ -13,9 +13,10 @@ from sage.cli.stack.plan import StackPlan
 from sage.common.errors import DaemonError, SageError
 from sage.common.home import SageHome
 from sage.common.stack import DaemonStatus, StackStatus, read_status
-from sage.supervisor import DaemonSpec, SupervisorClient, stop_without_supervisor
+from sage.supervisor import DaemonSpec, SupervisorClient
 
 _POLL_SECONDS = 0.1
+_HOPELESS = ("failed", "crash-loop", "dead")
 
 
 def launch(
@@ -30,9 +31,17 @@ def launch(
     try:
         with _term_like_ctrl_c():
             client.ensure_running()
-            client.start(plan.specs, wait=True, on_event=on_event)
+            hopeless = [daemon.name for daemon in before.daemons if daemon.state == "backing-off"]
+            if hopeless and before.supervisor_alive:
+                client.stop(hopeless)
+            client.start(plan.specs, wait=True, on_event=on_event, notes=plan.notes)
             return _all_ready(home, plan.specs)
-    except (SageError, KeyboardInterrupt):
+    except (SageError, KeyboardInterrupt) as error:
+        say(
+            "Interrupted; stopping what was started …"
+            if isinstance(error, KeyboardInterrupt)
+            else "Stopping the rest …"
+        )
         with _no_signals():
             take_down(home, plan.specs, before)
         raise
@@ -40,31 +49,27 @@ def launch(
 
 def take_down(home: SageHome, specs: list[DaemonSpec], before: StackStatus) -> None:
     """Stop the daemons of ``specs``, and the supervisor too where nothing ran before."""
-    stop_everything = not before.running and not before.supervisor_alive
-    stop_stack(home, None if stop_everything else [spec.name for spec in specs])
-
-
-def stop_stack(home: SageHome, names: list[str] | None) -> None:
-    """Stop the named daemons (None: all, and the supervisor), whether or not a supervisor lives."""
-    if not read_status(home).supervisor_alive:
-        stop_without_supervisor(home, names)
+    if not before.running and not before.supervisor_alive:
+        SupervisorClient(home).stop()
         return
-    client = SupervisorClient(home)
-    client.stop(names)
-    if names is None:
-        client.shutdown()
+    known = {daemon.name for daemon in read_status(home).daemons}
+    names = [spec.name for spec in specs if spec.name in known]
+    if names:
+        SupervisorClient(home).stop(names)
 
 
 def _all_ready(home: SageHome, specs: list[DaemonSpec]) -> StackStatus:
-    """Wait for daemons that somebody else is just starting; raise DaemonError for one that cannot come up."""
+    """Wait also for daemons that somebody else is just starting; raise DaemonError for one that cannot come up."""
     deadline = time.monotonic() + max([spec.ready_timeout_s for spec in specs], default=60)
+    ours = {spec.name for spec in specs}
     while True:
         stack = read_status(home)
-        coming = [d for d in stack.daemons if d.state not in ("ready", "stopped")]
-        if not coming:
+        coming = [d for d in stack.daemons if d.state != "ready" and (d.name in ours or d.state != "stopped")]
+        if not coming and ours <= {daemon.name for daemon in stack.daemons}:
             return stack
-        if time.monotonic() > deadline or any(d.state in ("failed", "crash-loop", "dead") for d in coming):
-            worst = coming[0]
+        failed = [daemon for daemon in coming if daemon.state in _HOPELESS]
+        if failed or time.monotonic() > deadline:
+            worst = (failed or coming)[0]
             raise DaemonError(
                 f"{worst.name} is not ready (it is {worst.state})",
                 cause=worst.last_error,
@@ -90,7 +95,6 @@ def _term_like_ctrl_c() -> Iterator[None]:
 @contextmanager
 def _no_signals() -> Iterator[None]:
     """Cleaning up is not interrupted a second time; it is bounded by the daemons' own grace."""
-    say("Interrupted or failed; stopping what was started …")
     held = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

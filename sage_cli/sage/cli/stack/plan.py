@@ -119,7 +119,8 @@ def _spec(name: str, host: str, port: int, model: str, home: SageHome) -> Daemon
     return DaemonSpec(
         name=name,
         kind=kind,
-        argv=(sys.executable, "-m", module, "--host", host, "--port", str(port), *extra),
+        # -P: the current folder is no place to import from
+        argv=(sys.executable, "-P", "-m", module, "--host", host, "--port", str(port), *extra),
         host=host,
         port=port,
         env={},

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from sage.cli.output import duration, emit_json, result, say, style, table
-from sage.cli.stack import StackRequest, make_plan
 from sage.cli.stack.compare import differences
 from sage.cli.stack.events import EventLines
 from sage.cli.stack.models import BUILTIN
+from sage.cli.stack.plan import StackRequest, make_plan
 from sage.common.config.ports import LOOPBACK
 from sage.common.errors import ConfigError
 from sage.common.home import SageHome

@@ -24,10 +24,9 @@ def stop(
 
     check_names(list(names or []), before, "sage llm stop")
     running = [daemon for daemon in before.daemons if daemon.running and (not names or daemon.name in names)]
-    if running or before.supervisor_alive or not before.daemons:
-        from sage.cli.stack.launch import stop_stack
+    from sage.supervisor import SupervisorClient
 
-        stop_stack(home, list(names) if names else None)
+    SupervisorClient(home).stop(list(names) if names else None)
     if json:
         emit_json({"stopped": [daemon.name for daemon in running]})
     else:
