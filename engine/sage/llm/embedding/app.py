@@ -86,9 +86,7 @@ class _Service:
 
     async def health(self, request: Request) -> None:
         """GET /health."""
-        await request.respond_json(
-            200, {"status": "ok", "model": self._model, "dimension": self._embedder.get_dim()}
-        )
+        await request.respond_json(200, {"status": "ok", "model": self._model, "dimension": self._embedder.get_dim()})
 
     async def metrics_page(self, request: Request) -> None:
         """GET /metrics."""

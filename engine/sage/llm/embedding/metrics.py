@@ -19,11 +19,12 @@ class EmbeddingMetrics:
         self._texts = Counter("sage_embedding_texts", "Texts embedded", registry=registry)
         self._batches = Counter("sage_embedding_batches", "Batches computed", registry=registry)
         self._sizes = Histogram(
-            "sage_embedding_batch_size", "Texts in a batch", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256), registry=registry
+            "sage_embedding_batch_size",
+            "Texts in a batch",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+            registry=registry,
         )
-        self._requests = Counter(
-            "sage_embedding_requests", "Requests answered", ["route", "code"], registry=registry
-        )
+        self._requests = Counter("sage_embedding_requests", "Requests answered", ["route", "code"], registry=registry)
         self._seconds = Histogram(
             "sage_embedding_request_seconds",
             "Time to answer /v1/embeddings",

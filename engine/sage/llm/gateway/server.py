@@ -1,0 +1,74 @@
+"""`python -m sage.llm.gateway --host H --port P [--home .sage] [--engine URL]... [--embedding URL]...`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from sage.common.config.ports import SagePorts
+from sage.common.errors import ConfigError, SageError
+from sage.common.home import SageHome
+from sage.common.logs import configure_logging, get_logger
+from sage.llm.gateway.settings import GatewaySettings
+from sage.llm.serving import bind, report, serve
+
+_log = get_logger("sage.llm.gateway")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM; returns the exit code (1 where the port is taken or an option makes no sense)."""
+    options = _parser().parse_args(argv)
+    configure_logging("gateway", level=options.log_level)
+    started = time.perf_counter()
+    try:
+        settings = _settings(options)
+        with bind(options.host, options.port) as sock:
+            from sage.llm.gateway.app import create_app
+
+            app = create_app(settings)
+            _log.info(
+                "gateway starts",
+                port=sock.getsockname()[1],
+                engines=",".join(settings.engines + settings.embeddings) or "daemon.json",
+                seconds=round(time.perf_counter() - started, 3),
+            )
+            serve(app, sock)
+    except SageError as error:
+        return report(error)
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> GatewaySettings:
+    """Return the settings that the options stand for; raises ConfigError for an engine URL that is none."""
+    for url in (*options.engine, *options.embedding):
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"{url!r} is no engine URL",
+                cause="It must start with http:// or https://.",
+                hint="--engine http://HOST:PORT",
+            )
+    return GatewaySettings(
+        home=SageHome(Path(options.home)) if options.home else None,
+        engines=tuple(options.engine),
+        embeddings=tuple(options.embedding),
+        wait_seconds=options.wait_seconds,
+        max_running=options.max_running,
+        max_waiting=options.max_waiting,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    parser = argparse.ArgumentParser(prog="python -m sage.llm.gateway", description="One address for all models.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=SagePorts.GATEWAY_DEFAULT)
+    parser.add_argument("--home", default=None, help="the .sage folder whose daemons are served")
+    parser.add_argument("--engine", action="append", default=[], metavar="URL", help="an LLM engine; may be repeated")
+    parser.add_argument("--embedding", action="append", default=[], metavar="URL", help="an embedding server; as above")
+    parser.add_argument("--wait-seconds", type=float, default=10.0, help="how long to wait for an engine that restarts")
+    parser.add_argument("--max-running", type=int, default=64, help="requests an engine works on at once")
+    parser.add_argument("--max-waiting", type=int, default=256, help="requests that wait for an engine, then 429")
+    parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    return parser
