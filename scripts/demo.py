@@ -129,7 +129,7 @@ def play(demo: Demo) -> int:
     print(bold("\nWhat to try next"))
     print("  sage init my-project && cd my-project && sage llm serve")
     print("  sage run local pipeline.py -- --docs ~/notes     your own documents")
-    print('  sage chat "Which port does the gateway use?"     talk to the model')
+    print('  sage chat "What is SAGE?"                        talk to the model')
     print("  sage monitor                                     watch everything live")
     return 0 if right >= NEEDED else 1
 
