@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from training import context_tasks, plan, sage_tasks, skills, wording
+from training import context_tasks, manual_tasks, plan, prose, skills
 from training.corpus import stream_seed
 from training.draw import Draw, held_out
 from training.example import Example, dialogue
@@ -53,19 +53,22 @@ def sage_questions() -> list[Example]:
 def sage_phrasings(draw: Draw) -> Example:
     """A fact about SAGE in a held-out frame or a sloppy shape."""
     fact = draw.pick(load_facts())
-    text = wording.ask(draw, draw.wording(fact.questions), draw.wording(fact.topics))
-    return dialogue("sage-frames", [(text, fact.answer)])
+    return dialogue("sage-frames", [(manual_tasks.ask_varied(draw, fact), fact.answer)])
 
 
 TESTS: tuple[tuple[str, str, bool, bool, Callable[[Draw], Example]], ...] = (
     ("context", "a fact in the context, unseen names and values", True, False, context_test(0.0, (1, 8))),
     ("context, one fact", "the same with a single fact", True, False, context_test(0.0, (1, 1))),
     ("context, unseen wording", "and unseen wording of statement and question", True, True, context_test(0.0, (1, 8))),
+    ("prose", "running prose: pronouns, synonyms, joined sentences", True, False,
+     lambda draw: prose.prose_example(draw, draw.number(1, 4), draw.number(1, 2), 160, 0.0)),
+    ("prose, absent", "the passage lacks the answer: says so", True, False,
+     lambda draw: prose.prose_example(draw, draw.number(1, 4), draw.number(1, 2), 160, 1.0)),
+    ("manual", "chunks of a manual about SAGE, swapped words", True, True,
+     lambda draw: manual_tasks.from_manual(draw, 2, 240, 0.0)),
+    ("manual, absent", "the chunks lack the answer: says so", True, True,
+     lambda draw: manual_tasks.from_manual(draw, 2, 240, 1.0)),
     ("context, absent", "the context lacks the answer: says so", True, False, context_test(1.0, (1, 8))),
-    ("SAGE in context", "facts about SAGE, also changed ones, in chunks", True, False,
-     lambda draw: sage_tasks.from_context(draw, 2, 240, 0.0)),
-    ("SAGE absent", "chunks about SAGE lack the answer: says so", True, False,
-     lambda draw: sage_tasks.from_context(draw, 2, 240, 1.0)),
     ("SAGE, other frames", "facts about SAGE from memory, unseen frames", True, True, sage_phrasings),
     ("beyond its knowledge", "no context, not about SAGE: says so", True, True, skills.unknowable),
     ("lookup", "key and value lists", True, False, context_tasks.lookup_example),
@@ -105,8 +108,19 @@ def evaluate(model: TinyLlama, tokenizer: Tokenizer, items: int) -> list[Skill]:
     return results
 
 
+def report(folder: Path, run: Path | None, items: int = 300, failures: bool = False) -> None:
+    """Evaluate a folder, print the accuracies and write its report."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    results = evaluate(load(folder), tokenizer, items)
+    for skill in results:
+        print(f"{skill.name:26} {skill.accuracy:.3f}  ({skill.right}/{skill.asked})")
+        for item in skill.failed if failures else ():
+            print("   ", json.dumps([item.prompt[-400:], item.expected], ensure_ascii=False))
+    write_report(folder, results, run)
+
+
 def main() -> None:
-    """Evaluate a folder and write its report."""
+    """``python -m training.evaluate FOLDER``"""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="a Hugging Face folder with a tied Llama model")
     parser.add_argument("--items", type=int, default=300, help="conversations a skill (default %(default)s)")
@@ -114,13 +128,7 @@ def main() -> None:
     parser.add_argument("--failures", action="store_true", help="print failures")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    tokenizer = Tokenizer.from_file(str(arguments.folder / "tokenizer.json"))
-    results = evaluate(load(arguments.folder), tokenizer, arguments.items)
-    for skill in results:
-        print(f"{skill.name:26} {skill.accuracy:.3f}  ({skill.right}/{skill.asked})")
-        for item in skill.failed if arguments.failures else ():
-            print("   ", json.dumps([item.prompt[-400:], item.expected], ensure_ascii=False))
-    write_report(arguments.folder, results, arguments.run)
+    report(arguments.folder, arguments.run, arguments.items, arguments.failures)
 
 
 if __name__ == "__main__":

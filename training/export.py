@@ -44,6 +44,15 @@ def export(model: TinyLlama, source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
+def export_run(run: Path, folder: Path) -> str:
+    """Export a run's checkpoint; says from which step."""
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    model = TinyLlama(plan.SHAPE)
+    model.load_state_dict(state["model"])
+    export(model, run, folder)
+    return f"step {state['step']}, {state['tokens']} tokens -> {folder}"
+
+
 def load(folder: Path) -> TinyLlama:
     """The model of a folder that ``export`` wrote (any tied Llama without rope scaling), in fp32."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -60,11 +69,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a training run")
     parser.add_argument("folder", type=Path, help="where to write the Hugging Face folder")
     arguments = parser.parse_args()
-    state = torch.load(arguments.run / "checkpoint.pt", weights_only=True)
-    model = TinyLlama(plan.SHAPE)
-    model.load_state_dict(state["model"])
-    export(model, arguments.run, arguments.folder)
-    print(f"step {state['step']}, {state['tokens']} tokens -> {arguments.folder}")
+    print(export_run(arguments.run, arguments.folder))
 
 
 if __name__ == "__main__":

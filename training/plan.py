@@ -31,8 +31,8 @@ class Phase:
 
 PHASES = (
     Phase("warm-up", WARM_UP, 800, longest=192),
-    Phase("easy", EASY, 1600, longest=256),
-    Phase("prose", PROSE, 6000, longest=480),
+    Phase("easy", EASY, 800, longest=256),
+    Phase("prose", PROSE, 4400, longest=480),
 )
 
 

@@ -1,4 +1,4 @@
-"""Train the built-in model: ``python -m training.train --out FOLDER`` replays ``training.plan`` from its seed.
+"""Train the built-in model: ``python -m training.train`` replays ``training.plan`` from its seed, exports, evaluates.
 
 Single-threaded processes, one a core, average their gradients over gloo. Every few minutes a checkpoint (weights,
 optimiser, step) replaces the last one; ``--resume`` continues from it. A file named ``stop`` in the folder ends the run
@@ -24,6 +24,8 @@ from training import plan
 from training.batches import IGNORED, Batch, stream
 from training.corpus import BROAD, draw_example, stream_seed
 from training.draw import Draw
+from training.evaluate import report
+from training.export import export_run
 from training.model import TinyLlama
 from training.optimizer import Optimizer
 from training.tokenizer import save_tokenizer, train_tokenizer
@@ -135,6 +137,20 @@ class Run:
                 if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
                     self.save()
         self.save()
+        if self.rank == 0:
+            write_summary(self.folder, self.step, self.tokens)
+
+
+def write_summary(folder: Path, step: int, tokens: int) -> None:
+    """What the report tells about the run."""
+    phases = ", ".join(f"{phase.name} {phase.steps}" for phase in plan.PHASES)
+    model = TinyLlama(plan.SHAPE)
+    summary = {
+        "seed": plan.SEED, "processes": plan.WORKERS, "steps": step, "steps by phase": phases, "tokens seen": tokens,
+        "parameters": sum(p.numel() for p in model.parameters()), "vocabulary": plan.SHAPE.vocab_size,
+        "optimiser": f"Muon {plan.MUON_LR}, AdamW {plan.ADAM_LR}; linear decay over the last {plan.DECAY_STEPS} steps",
+    }  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
 def work(rank: int, folder: str, workers: int, resume: bool) -> None:
@@ -146,19 +162,29 @@ def work(rank: int, folder: str, workers: int, resume: bool) -> None:
     dist.destroy_process_group()
 
 
-def main() -> None:
-    """Parse the arguments and start the processes."""
+def parse() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the tokenizer and the checkpoint")
+    parser.add_argument("--out", type=Path, default=Path("build/train-model"), help="run folder (default %(default)s)")
+    parser.add_argument("--export", type=Path, help="where the finished model goes (default: model/ in the run folder)")
     parser.add_argument("--workers", type=int, default=plan.WORKERS, help="processes; the shipped weights used %(default)s")
     parser.add_argument("--resume", action="store_true", help="continue from the folder's checkpoint")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train in all processes, then export and evaluate."""
+    arguments = parse()
     folder: Path = arguments.out.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("stop", "rendezvous"):
         (folder / name).unlink(missing_ok=True)
     make_tokenizer(folder)
     torch.multiprocessing.spawn(work, (str(folder), arguments.workers, arguments.resume), nprocs=arguments.workers)
+    if not (folder / "stop").exists():
+        target: Path = arguments.export or folder / "model"
+        export_run(folder, target)
+        report(target, folder)
 
 
 if __name__ == "__main__":
