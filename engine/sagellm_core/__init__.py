@@ -1,0 +1,56 @@
+"""The LLM engine: continuous batching over a paged KV cache, on any device that has a backend.
+
+Importing this package costs next to nothing; torch comes with the first engine that starts.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sage.common import __version__
+    from sagellm_core.backends import BackendConfig, create_backend, get_provider
+    from sagellm_core.config import LLMEngineConfig, load_config
+    from sagellm_core.engine_server import engine_server_app
+    from sagellm_core.errors import EngineError, ModelLoadError
+    from sagellm_core.factory import EngineFactory
+    from sagellm_core.llm_engine import LLMEngine
+
+__all__ = [
+    "BackendConfig",
+    "EngineError",
+    "EngineFactory",
+    "LLMEngine",
+    "LLMEngineConfig",
+    "ModelLoadError",
+    "__version__",
+    "create_backend",
+    "engine_server_app",
+    "get_provider",
+    "load_config",
+]
+
+_HOME = {
+    "BackendConfig": "sagellm_core.backends",
+    "EngineError": "sagellm_core.errors",
+    "EngineFactory": "sagellm_core.factory",
+    "LLMEngine": "sagellm_core.llm_engine",
+    "LLMEngineConfig": "sagellm_core.config",
+    "ModelLoadError": "sagellm_core.errors",
+    "__version__": "sage.common",
+    "create_backend": "sagellm_core.backends",
+    "engine_server_app": "sagellm_core.engine_server",
+    "get_provider": "sagellm_core.backends",
+    "load_config": "sagellm_core.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

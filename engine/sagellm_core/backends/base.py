@@ -1,0 +1,118 @@
+"""What the engine asks of a kind of device, and how kinds are found.
+
+A backend is a class named in the entry-point group `sagellm.backends`; a package outside this repository adds a
+device by naming its own. Constructing one must not fail where `is_available()` says yes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, ClassVar
+
+from sagellm_core.errors import EngineError, invalid
+from sagellm_protocol.errors import ErrorCode
+
+if TYPE_CHECKING:
+    import torch
+
+    from sagellm_core.layers.attention import TorchPagedAttention
+    from sagellm_core.models.config import ModelConfig
+
+GROUP = "sagellm.backends"
+_OURS = {"cpu": "sagellm_core.backends.cpu:CPUBackend", "cuda": "sagellm_core.backends.cuda:CUDABackend"}
+
+
+@dataclass(slots=True, frozen=True)
+class BackendConfig:
+    """Which device: `kind` is an entry-point name or "auto"; `device` a torch device string such as "cuda:1"."""
+
+    kind: str = "auto"
+    device: str | None = None
+    device_ids: list[int] = field(default_factory=list)
+
+
+class Backend(ABC):
+    """One device. `preference` orders the kinds when the user leaves the choice ("auto"): higher first."""
+
+    kind: ClassVar[str]
+    preference: ClassVar[int] = 0
+
+    def __init__(self, config: BackendConfig) -> None:
+        self.config = config
+
+    @classmethod
+    @abstractmethod
+    def is_available(cls) -> bool:
+        """Whether this machine has such a device and the software for it."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device: ...
+
+    @property
+    @abstractmethod
+    def token_budget(self) -> int:
+        """Tokens a step that use the device well without making running requests wait long."""
+
+    @abstractmethod
+    def dtype(self, requested: str, model: ModelConfig) -> torch.dtype:
+        """The type to compute in; `requested` is a torch name or "auto"."""
+
+    @abstractmethod
+    def kv_budget_bytes(self) -> int:
+        """Memory that the KV cache may take now, after the weights were loaded."""
+
+    @abstractmethod
+    def new_cache(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """A zeroed tensor for one layer's keys and values."""
+
+    def prepare_thread(self, model: ModelConfig, num_threads: int | None) -> None:
+        """Called once on the thread that will run the model."""
+
+    def attention(self, model: ModelConfig, block_size: int) -> TorchPagedAttention:
+        """The attention that suits this device: the torch reference unless a backend knows better."""
+        from sagellm_core.layers.attention import TorchPagedAttention
+
+        return TorchPagedAttention(model.num_heads, model.num_kv_heads, model.head_dim, block_size, self.device)
+
+    def describe(self) -> dict[str, object]:
+        return {"kind": self.kind, "device": str(self.device)}
+
+
+@cache
+def backend_names() -> dict[str, str]:
+    """Known kinds and where their classes are ("module:Class"), ours and those of other packages."""
+    return {**_OURS, **{point.name: point.value for point in entry_points(group=GROUP)}}
+
+
+def get_provider(kind: str) -> type[Backend]:
+    """The class of a kind of backend. Raises EngineError that names the known kinds."""
+    names = backend_names()
+    if kind not in names:
+        raise invalid(f"no backend {kind!r}; known: {', '.join(sorted(names))}, auto", "backend_type")
+    from importlib import import_module
+
+    module, _, name = names[kind].partition(":")
+    provider = getattr(import_module(module), name)
+    if not (isinstance(provider, type) and issubclass(provider, Backend)):
+        raise invalid(f"the backend {kind!r} ({names[kind]}) is not a sagellm_core Backend", "backend_type")
+    return provider
+
+
+def create_backend(config: BackendConfig) -> Backend:
+    """The device that a configuration asks for; "auto" takes the best that is there."""
+    if config.kind != "auto":
+        provider = get_provider(config.kind)
+        if not provider.is_available():
+            raise EngineError(
+                ErrorCode.UNAVAILABLE,
+                f"the backend {config.kind!r} is not available on this machine",
+                param="backend_type",
+                hint="Use the CPU:  backend_type='cpu'",
+            )
+        return provider(config)
+    providers = sorted((get_provider(kind) for kind in backend_names()), key=lambda each: -each.preference)
+    return next(provider for provider in providers if provider.is_available())(config)

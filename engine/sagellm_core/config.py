@@ -1,0 +1,155 @@
+"""Configuration of an engine, and of a demo run (YAML or JSON), checked when it is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sage.common.errors import ConfigError
+from sagellm_protocol.sampling import SamplingParams
+
+
+class LLMEngineConfig(BaseModel):
+    """What an `LLMEngine` runs and within which limits.
+
+    `model_path` is a folder, a Hugging Face name that is in the local cache, or "sage-builtin". `max_model_len` is cut
+    to the model's own context. `max_new_tokens` is what a request gets that does not say `max_tokens`.
+    `kv_cache_num_blocks=None` sizes the cache from `max_batch_size`, `max_model_len` and the memory there is.
+    `max_num_batched_tokens` is the token budget of a step, `max_waiting_requests` the length of the queue before
+    requests are refused with `resource_exhausted`. `sampling` holds defaults that win over the model's
+    generation_config.json and lose against the request.
+    """
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model_path: str = Field(min_length=1)
+    backend_type: str = "auto"
+    comm_type: str = "auto"
+    max_batch_size: int = Field(default=32, ge=1, le=4096)
+    max_model_len: int = Field(default=4096, ge=2)
+    max_new_tokens: int = Field(default=128, ge=1)
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    pipeline_parallel_size: int = Field(default=1, ge=1)
+    trust_remote_code: Literal[False] = False
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    device: str | None = None
+    kv_cache_block_size: int = Field(default=16, ge=1, le=256)
+    kv_cache_num_blocks: int | None = Field(default=None, ge=1)
+    enable_prefix_cache: bool = True
+    max_num_batched_tokens: int | None = Field(default=None, ge=1)
+    max_waiting_requests: int = Field(default=256, ge=1)
+    num_threads: int | None = Field(default=None, ge=1)
+    sampling: SamplingParams | None = None
+    served_model_name: str | None = None
+    engine_id: str = "engine-0"
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _budget_covers_batch(self) -> Self:
+        if self.max_num_batched_tokens is not None and self.max_num_batched_tokens < self.max_batch_size:
+            raise ValueError("max_num_batched_tokens must be at least max_batch_size (one token a running sequence)")
+        return self
+
+
+class BackendSection(BaseModel):
+    """`backend:` of a configuration file: which kind of device."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: str = "auto"
+    device: str | None = None
+    device_ids: list[int] = Field(default_factory=list)
+
+
+class EngineSection(BaseModel):
+    """`engine:` of a configuration file: which model, within which limits."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    kind: str = "llm"
+    model: str = "sage-builtin"
+    model_path: str | None = None
+    max_batch_size: int = Field(default=32, ge=1)
+    max_input_tokens: int = Field(default=3968, ge=1)
+    max_output_tokens: int = Field(default=128, ge=1)
+    device: str | None = None
+
+
+class WorkloadSection(BaseModel):
+    """`workload:` of a configuration file: which load a demo run puts on the engine."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    segments: list[Literal["short", "long", "stress"]] = Field(default_factory=lambda: ["short"])
+    concurrency: int = Field(default=1, ge=1)
+    request_timeout_s: float = Field(default=60, gt=0)
+    warmup_requests: int = Field(default=0, ge=0)
+    max_requests: int | None = Field(default=None, ge=1)
+    kv_budget_tokens: int | None = Field(default=None, ge=1)
+
+
+class OutputSection(BaseModel):
+    """`output:` of a configuration file: where results go."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    metrics_path: str = "metrics.json"
+    report_path: str | None = None
+    log_path: str | None = None
+    log_level: str = "INFO"
+
+
+class EngineFileConfig(BaseModel):
+    """A whole configuration file, as `load_config` returns it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    backend: BackendSection = Field(default_factory=BackendSection)
+    engine: EngineSection = Field(default_factory=EngineSection)
+    workload: WorkloadSection = Field(default_factory=WorkloadSection)
+    output: OutputSection = Field(default_factory=OutputSection)
+
+    def engine_config(self) -> LLMEngineConfig:
+        """The engine that this file asks for."""
+        engine = self.engine
+        return LLMEngineConfig(
+            model_path=engine.model_path or engine.model,
+            backend_type=self.backend.kind,
+            device=engine.device or self.backend.device,
+            max_batch_size=engine.max_batch_size,
+            max_model_len=engine.max_input_tokens + engine.max_output_tokens,
+            max_new_tokens=engine.max_output_tokens,
+        )
+
+
+def load_config(path: str | Path) -> EngineFileConfig:
+    """Read a YAML or JSON configuration file. Raises ConfigError that names the file and the field."""
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"Cannot read the configuration {file}", cause=error.strerror or str(error)) from error
+    try:
+        data = _parse(text, file.suffix)
+    except ValueError as error:
+        raise ConfigError(f"{file} is not valid {file.suffix.lstrip('.') or 'YAML'}", cause=str(error)) from error
+    try:
+        return EngineFileConfig.model_validate(data or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{file}: {field or 'the file'} is wrong", cause=first["msg"]) from error
+
+
+def _parse(text: str, suffix: str) -> Any:
+    if suffix == ".json":
+        return json.loads(text)
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error

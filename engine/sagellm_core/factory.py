@@ -1,0 +1,32 @@
+"""Engines by the name of a backend."""
+
+from __future__ import annotations
+
+from sagellm_core.backends import backend_names, get_provider
+from sagellm_core.config import LLMEngineConfig
+from sagellm_core.llm_engine import LLMEngine
+from sagellm_core.models.locate import DEFAULT_MODEL
+
+__all__ = ["EngineFactory"]
+
+
+class EngineFactory:
+    """Makes engines that are not started yet.
+
+    >>> EngineFactory().create("cpu").config.backend_type
+    'cpu'
+    """
+
+    def create(self, kind: str = "auto", config: LLMEngineConfig | None = None) -> LLMEngine:
+        """An engine on a kind of backend; without a configuration, of the built-in model.
+
+        Raises EngineError that names the known kinds.
+        """
+        if kind != "auto":
+            get_provider(kind)
+        base = config or LLMEngineConfig(model_path=DEFAULT_MODEL)
+        return LLMEngine(base.model_copy(update={"backend_type": kind}))
+
+    def kinds(self) -> list[str]:
+        """The backends that were found, ours and those of other packages."""
+        return sorted(backend_names())

@@ -1,0 +1,303 @@
+"""`LLMEngine`: text or token ids in, text out, asynchronously; one model, one background thread that steps.
+
+    engine = LLMEngine(LLMEngineConfig(model_path="sage-builtin"))
+    await engine.start()
+    response = await engine.generate("Hello", max_tokens=20)
+    async for event in engine.stream("Once upon a time"): ...
+    await engine.stop()
+
+The event loop that called `start` only passes messages; loading, tokenising long texts and computing happen on other
+threads. Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+from sagellm_core.config import LLMEngineConfig
+from sagellm_core.decoding.params import resolve_sampling
+from sagellm_core.engine_core.core import CoreStats, EngineCore, Submission, Update, start_thread
+from sagellm_core.engine_core.scheduler import SchedulerConfig
+from sagellm_core.errors import EngineError, invalid, not_implemented
+from sagellm_core.models.bundle import ModelBundle, open_bundle
+from sagellm_core.request_state import RequestState
+from sagellm_core.text.output import OutputText
+from sagellm_protocol.errors import ErrorCode
+from sagellm_protocol.messages import Request, Response, StreamEvent
+from sagellm_protocol.sampling import SamplingParams
+
+__all__ = ["LLMEngine"]
+
+_TEXT_ON_THREAD = 4096
+
+
+class LLMEngine:
+    """A running model. Use it from the event loop that called `start`."""
+
+    def __init__(self, config: LLMEngineConfig) -> None:
+        self.config = config
+        self._bundle: ModelBundle | None = None
+        self._core: EngineCore | None = None
+        self._requests: dict[str, RequestState] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped: asyncio.Event | None = None
+        self._started_at = 0.0
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load the model; returns when requests can be answered.
+
+        Raises ModelLoadError when the model cannot be used, EngineError for what this engine does not have.
+        """
+        if self._core is not None:
+            return
+        _refuse_unsupported(self.config)
+        loop = asyncio.get_running_loop()
+        bundle = await asyncio.to_thread(open_bundle, self.config)
+        core = self._new_core(bundle)
+        ready: asyncio.Future[None] = loop.create_future()
+        stopped = asyncio.Event()
+
+        def on_ready(error: BaseException | None) -> None:
+            loop.call_soon_threadsafe(_settle, ready, error)
+
+        self._loop, self._bundle, self._core, self._stopped = loop, bundle, core, stopped
+        start_thread(core, on_ready, lambda: loop.call_soon_threadsafe(stopped.set))
+        try:
+            await ready
+        except BaseException:
+            core.stop()
+            self._core = None
+            raise
+        self._started_at = monotonic()
+
+    async def stop(self) -> None:
+        """End running requests with `unavailable`, then free the model. Safe to call twice."""
+        core, self._core = self._core, None
+        if core is None or self._stopped is None:
+            return
+        core.stop()
+        await self._stopped.wait()
+
+    def _new_core(self, bundle: ModelBundle) -> EngineCore:
+        config = self.config
+        limits = SchedulerConfig(config.max_batch_size, config.max_num_batched_tokens, bundle.max_model_len)
+        return EngineCore(
+            bundle.new_executor,
+            limits,
+            self._deliver,
+            block_size=config.kv_cache_block_size,
+            prefix_cache=config.enable_prefix_cache,
+        )
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    async def generate(
+        self,
+        prompt: str | list[int],
+        *,
+        sampling_params: SamplingParams | None = None,
+        max_tokens: int | None = None,
+        request_id: str | None = None,
+    ) -> Response:
+        """The whole answer to a prompt (text or token ids). Raises EngineError when it cannot be given."""
+        request = _request(prompt, sampling_params, max_tokens, request_id)
+        response = await self._answer(request)
+        if response.error is not None and response.finish_reason == "error":
+            raise EngineError.from_protocol(response.error)
+        return response
+
+    async def stream(
+        self,
+        prompt_or_request: str | list[int] | Request,
+        *,
+        sampling_params: SamplingParams | None = None,
+        max_tokens: int | None = None,
+        request_id: str | None = None,
+    ) -> AsyncIterator[StreamEvent]:
+        """Events as they come: start, deltas, end. Leaving the loop early cancels the request.
+
+        Raises EngineError before the first event when the request is refused; what fails later is in the end event.
+        """
+        if isinstance(prompt_or_request, Request):
+            request = prompt_or_request
+        else:
+            request = _request(prompt_or_request, sampling_params, max_tokens, request_id)
+        state = await self._submit(request)
+        async with aclosing(self._events(state)) as events:
+            async for event in events:
+                yield event
+
+    async def execute(self, request: Request) -> Response:
+        """The whole answer to a protocol request. Never raises for the request's own fault: see `Response.error`."""
+        try:
+            return await self._answer(request)
+        except EngineError as error:
+            return Response(
+                request_id=request.request_id,
+                trace_id=request.trace_id,
+                finish_reason="error",
+                error=error.to_protocol(),
+            )
+
+    def cancel(self, request_id: str) -> bool:
+        """End a running request; its stream ends with `cancelled`. False when there is no such request."""
+        if request_id not in self._requests or self._core is None:
+            return False
+        self._core.cancel(request_id)
+        return True
+
+    async def _answer(self, request: Request) -> Response:
+        state = await self._submit(request)
+        async with aclosing(self._events(state)) as events:
+            async for event in events:
+                if event.event == "end":
+                    return state.response(event)
+        raise AssertionError("a stream has an end event")
+
+    async def _submit(self, request: Request) -> RequestState:
+        core, bundle = self._running()
+        if len(self._requests) >= self.config.max_batch_size + self.config.max_waiting_requests:
+            raise EngineError(
+                ErrorCode.RESOURCE_EXHAUSTED,
+                f"the engine is full: {len(self._requests)} requests are running or waiting; try again soon",
+            )
+        if request.request_id in self._requests:
+            raise invalid(f"a request with the id {request.request_id!r} is already running", "request_id")
+        params = resolve_sampling(request.sampling_params, request.max_tokens, self.config, bundle.generation)
+        queued_at = monotonic()
+        prompt = await self._encode(request, bundle)
+        reason = core.scheduler.refusal(len(prompt), request.kv_budget_tokens)
+        if reason is not None:
+            raise invalid(reason, "messages" if request.messages is not None else "prompt")
+        state = RequestState(request, prompt, params, queued_at, self.config.engine_id)
+        self._requests[request.request_id] = state
+        core.submit(
+            Submission(
+                request.request_id,
+                prompt,
+                params,
+                text=OutputText(bundle.tokenizer, prompt, params),
+                stop_ids=bundle.stop_ids(params),
+                priority=request.priority,
+                max_total=request.kv_budget_tokens,
+                deadline=None if request.deadline_ms is None else queued_at + request.deadline_ms / 1000,
+            )
+        )
+        return state
+
+    async def _encode(self, request: Request, bundle: ModelBundle) -> list[int]:
+        size = len(request.prompt) if request.prompt is not None else _message_size(request)
+        if size > _TEXT_ON_THREAD:
+            return await asyncio.to_thread(bundle.encode, request)
+        return bundle.encode(request)
+
+    async def _events(self, state: RequestState) -> AsyncIterator[StreamEvent]:
+        request_id = state.request.request_id
+        core, bundle = self._core, self._bundle
+        assert core is not None
+        assert bundle is not None
+        try:
+            yield state.start_event()
+            while not state.done:
+                event = state.take(await state.updates.get(), bundle.tokenizer)
+                if event is not None:
+                    yield event
+            yield state.end_event(core.stats)
+        finally:
+            del self._requests[request_id]
+            if not state.done:
+                core.cancel(request_id)
+
+    def _deliver(self, updates: list[Update]) -> None:
+        """On the step thread: hand a step's news to the event loop."""
+        assert self._loop is not None
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._dispatch, updates)
+
+    def _dispatch(self, updates: list[Update]) -> None:
+        for update in updates:
+            state = self._requests.get(update.seq_id)
+            if state is not None:
+                state.updates.put_nowait(update)
+
+    # -- state --------------------------------------------------------------------------------------------------
+
+    async def health_check(self) -> bool:
+        """Whether the engine can answer requests now. Never waits for a step."""
+        return self._core is not None and self._core.healthy
+
+    def get_info(self) -> dict[str, Any]:
+        """What runs here: model, limits, device, cache. Empty values until `start` has returned."""
+        stats = self.stats
+        info: dict[str, Any] = {
+            "engine_id": self.config.engine_id,
+            "state": "ready" if self._core is not None and self._core.healthy else "stopped",
+            "model": self.config.served_model_name or self.config.model_path,
+            "backend": stats.device,
+            "dtype": stats.dtype,
+            "max_batch_size": self.config.max_batch_size,
+            "kv_cache": {"blocks": stats.kv_blocks, "block_size": stats.block_size},
+        }
+        return info | (self._bundle.describe() if self._bundle is not None else {})
+
+    def get_metrics(self) -> dict[str, float]:
+        """Load and counters since start: requests, tokens, cache, preemptions."""
+        stats = self.stats
+        return {
+            "requests_running": stats.running,
+            "requests_waiting": max(len(self._requests) - stats.running, 0),
+            "kv_cache_usage_ratio": stats.kv_usage,
+            "kv_used_tokens": round(stats.kv_usage * stats.kv_blocks * stats.block_size),
+            "prompt_tokens_total": stats.prompt_tokens,
+            "generation_tokens_total": stats.generation_tokens,
+            "prefix_hit_ratio": stats.prefix_hit_ratio,
+            "preemptions_total": stats.preemptions,
+            "evict_count": stats.evictions,
+            "steps_total": stats.steps,
+            "step_failures_total": stats.failures,
+            "uptime_s": monotonic() - self._started_at if self._core is not None else 0.0,
+        }
+
+    @property
+    def stats(self) -> CoreStats:
+        return self._core.stats if self._core is not None else CoreStats()
+
+    def _running(self) -> tuple[EngineCore, ModelBundle]:
+        if self._core is None or self._bundle is None or not self._core.healthy:
+            raise EngineError(ErrorCode.UNAVAILABLE, "the engine is not running", hint="await engine.start()")
+        return self._core, self._bundle
+
+
+def _request(
+    prompt: str | list[int], params: SamplingParams | None, max_tokens: int | None, request_id: str | None
+) -> Request:
+    if max_tokens is not None and max_tokens < 1:
+        raise invalid(f"max_tokens must be at least 1, not {max_tokens}", "max_tokens")
+    return Request(
+        request_id=request_id or uuid4().hex, prompt=prompt, sampling_params=params, max_tokens=max_tokens
+    )
+
+
+def _message_size(request: Request) -> int:
+    return sum(len(message.content or "") for message in request.messages or [])
+
+
+def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+
+
+def _refuse_unsupported(config: LLMEngineConfig) -> None:
+    if config.tensor_parallel_size * config.pipeline_parallel_size > 1:
+        raise not_implemented("this engine runs on one device: tensor_parallel_size=1, pipeline_parallel_size=1")

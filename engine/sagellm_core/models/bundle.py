@@ -1,0 +1,92 @@
+"""Everything about a model that is not its weights: shape, tokenizer, chat template, what ends an answer. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sagellm_core.config import LLMEngineConfig
+from sagellm_core.errors import invalid
+from sagellm_core.executor.base import Executor
+from sagellm_core.models.config import GenerationDefaults, ModelConfig, read_generation_defaults, read_model_config
+from sagellm_core.models.locate import locate_model
+from sagellm_core.text.chat_template import ChatTemplate
+from sagellm_core.text.tokenizer import Tokenizer
+from sagellm_protocol.messages import Request
+from sagellm_protocol.sampling import SamplingParams
+
+
+@dataclass(slots=True, frozen=True)
+class ModelBundle:
+    """A model folder, read and checked."""
+
+    config: LLMEngineConfig
+    folder: Path
+    shape: ModelConfig
+    generation: GenerationDefaults
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    eos_ids: frozenset[int]
+    max_model_len: int
+
+    def new_executor(self) -> Executor:
+        """The executor for this model; imports torch."""
+        from sagellm_core.executor.in_process import InProcessExecutor
+
+        return InProcessExecutor(self.config, self.shape, self.folder, self.max_model_len)
+
+    def encode(self, request: Request) -> list[int]:
+        """Token ids of a request's prompt or messages. Raises EngineError for ids outside the vocabulary."""
+        if request.messages is not None:
+            text = self.template.render(request.messages, **_template_variables(request.metadata))
+            return self.tokenizer.encode(text, add_special_tokens=self.template.is_fallback)
+        if isinstance(request.prompt, str):
+            return self.tokenizer.encode(request.prompt)
+        ids = request.prompt or []
+        wrong = [token for token in ids if not 0 <= token < self.shape.vocab_size]
+        if wrong:
+            raise invalid(f"token id {wrong[0]} is outside the vocabulary of {self.shape.vocab_size}", "prompt")
+        return ids
+
+    def stop_ids(self, params: SamplingParams) -> frozenset[int]:
+        """Tokens that end an answer with these parameters."""
+        own = frozenset(params.stop_token_ids)
+        return own if params.ignore_eos else own | self.eos_ids
+
+    def describe(self) -> dict[str, Any]:
+        shape = self.shape
+        return {
+            "model_path": str(self.folder),
+            "architecture": shape.architecture,
+            "parameters": shape.num_parameters,
+            "vocab_size": shape.vocab_size,
+            "max_model_len": self.max_model_len,
+        }
+
+
+def open_bundle(config: LLMEngineConfig) -> ModelBundle:
+    """Find and check the configured model. Raises ModelLoadError with the next command."""
+    folder = locate_model(config.model_path)
+    shape = read_model_config(folder)
+    tokenizer = Tokenizer(folder)
+    generation = read_generation_defaults(folder)
+    eos = set(generation.eos_token_ids)
+    if tokenizer.eos_token_id is not None:
+        eos.add(tokenizer.eos_token_id)
+    return ModelBundle(
+        config=config,
+        folder=folder,
+        shape=shape,
+        generation=generation,
+        tokenizer=tokenizer,
+        template=ChatTemplate(tokenizer),
+        eos_ids=frozenset(eos),
+        max_model_len=min(config.max_model_len, shape.max_position),
+    )
+
+
+def _template_variables(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    variables = metadata.get("chat_template_kwargs")
+    return dict(variables) if isinstance(variables, Mapping) else {}

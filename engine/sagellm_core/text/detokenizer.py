@@ -1,0 +1,52 @@
+"""Token ids to text as they come, without ever showing half a character.
+
+A token's text depends on its neighbours (byte-level BPE cuts characters, SentencePiece drops a leading space), so a
+short window of tokens is decoded with and without the new ones, and the difference is what they add. Text that ends
+in U+FFFD may be the start of a character: it is held back until the character is whole, or cannot become whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sagellm_core.text.tokenizer import Tokenizer
+
+_CONTEXT = 5
+_LONGEST_CHARACTER = 8
+_INCOMPLETE = "\ufffd"
+
+
+class Detokenizer:
+    """The text of one output. The chunks together are the decoding of the output after its prompt."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], *, skip_special_tokens: bool = True) -> None:
+        self._tokenizer = tokenizer
+        self._skip = skip_special_tokens
+        self._window = list(prompt[-_CONTEXT:])
+        self._known = self._decode(self._window)
+        self._pending = 0
+
+    def push(self, token_id: int) -> str:
+        """The text that is certain after this token; empty while a character is incomplete."""
+        self._window.append(token_id)
+        self._pending += 1
+        text = self._decode(self._window)
+        if text.endswith(_INCOMPLETE) and self._pending < _LONGEST_CHARACTER:
+            return ""
+        return self._take(text)
+
+    def flush(self) -> str:
+        """What is still held back, when no more tokens come."""
+        return self._take(self._decode(self._window)) if self._pending else ""
+
+    def _take(self, text: str) -> str:
+        chunk = text[len(self._known) :]
+        if len(self._window) > 2 * _CONTEXT:
+            self._window = self._window[-_CONTEXT:]
+            text = self._decode(self._window)
+        self._known = text
+        self._pending = 0
+        return chunk
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=self._skip)

@@ -1,0 +1,57 @@
+"""Builds tensors from a step's plan, runs the model over the paged cache, samples."""
+
+from __future__ import annotations
+
+import torch
+
+from sagellm_core.backends.base import Backend
+from sagellm_core.decoding.sampler import SamplingState, sample
+from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
+from sagellm_core.models.llama import Llama
+
+
+class ModelRunner:
+    """One model on one device. Nothing of the plan is computed again here."""
+
+    def __init__(self, model: Llama, backend: Backend, num_blocks: int, block_size: int) -> None:
+        config = model.config
+        self.model = model
+        self.device = backend.device
+        self.attention = backend.attention(config, block_size)
+        shape = (2, num_blocks, block_size, config.num_kv_heads, config.head_dim)
+        self.caches = [backend.new_cache(shape, model.dtype) for _ in range(config.num_layers)]
+        self._states: dict[str, SamplingState] = {}
+
+    @torch.inference_mode()
+    def run(self, plan: SchedulerOutput) -> StepOutput:
+        """One step. Sequences that are finished are forgotten, new ones are remembered until they finish."""
+        for seq_id in plan.finished:
+            self._states.pop(seq_id, None)
+        for new in plan.new:
+            self._states[new.seq_id] = SamplingState.of(new)
+        sampling = [seq_id for seq_id, wanted in zip(plan.seq_ids, plan.samples, strict=True) if wanted]
+        meta = self.attention.prepare(plan, self.model.dtype)
+        logits = self.model.forward(
+            torch.tensor(plan.token_ids, device=self.device),
+            torch.tensor(plan.positions, device=self.device),
+            self.caches,
+            self.attention,
+            meta,
+            self._sample_rows(plan, len(sampling)),
+        )
+        if not sampling:
+            return StepOutput(plan.step, {})
+        tokens = sample(logits, [self._states[seq_id] for seq_id in sampling])
+        return StepOutput(plan.step, dict(zip(sampling, tokens, strict=True)))
+
+    def _sample_rows(self, plan: SchedulerOutput, wanted: int) -> torch.Tensor | None:
+        """The last row of every sequence that samples; None when that is every row."""
+        if wanted == plan.num_tokens:
+            return None
+        rows: list[int] = []
+        last = -1
+        for count, samples in zip(plan.query_lens, plan.samples, strict=True):
+            last += count
+            if samples:
+                rows.append(last)
+        return torch.tensor(rows, dtype=torch.long, device=self.device)

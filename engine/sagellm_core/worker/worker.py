@@ -1,0 +1,58 @@
+"""One device: loads the model, sizes the cache, runs steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sagellm_core.backends import BackendConfig, create_backend
+from sagellm_core.config import LLMEngineConfig
+from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
+from sagellm_core.executor.base import WorkerInfo
+from sagellm_core.models.config import ModelConfig
+from sagellm_core.models.llama import load_llama
+from sagellm_core.models.weights import WeightReader
+from sagellm_core.worker.model_runner import ModelRunner
+
+
+class Worker:
+    """Must be made and used on one thread."""
+
+    def __init__(self, config: LLMEngineConfig, model: ModelConfig, folder: Path, max_model_len: int) -> None:
+        self.config = config
+        self.model = model
+        self.folder = folder
+        self.max_model_len = max_model_len
+        self._runner: ModelRunner | None = None
+
+    def load(self) -> WorkerInfo:
+        """Load the weights and lay out the cache. Raises ModelLoadError or EngineError."""
+        config, model = self.config, self.model
+        backend = create_backend(BackendConfig(config.backend_type, config.device))
+        backend.prepare_thread(model, config.num_threads)
+        dtype = backend.dtype(config.dtype, model)
+        with WeightReader(self.folder) as reader:
+            network = load_llama(model, reader, dtype, backend.device, self.max_model_len)
+        per_token = model.kv_bytes_per_token(dtype.itemsize)
+        num_blocks = config.kv_cache_num_blocks or self._default_blocks(backend.kv_budget_bytes(), per_token)
+        self._runner = ModelRunner(network, backend, num_blocks, config.kv_cache_block_size)
+        return WorkerInfo(
+            num_blocks=num_blocks,
+            token_budget=max(backend.token_budget, config.max_batch_size),
+            bytes_per_token=per_token,
+            dtype=str(dtype).removeprefix("torch."),
+            device=backend.describe(),
+        )
+
+    def execute(self, plan: SchedulerOutput) -> StepOutput:
+        assert self._runner is not None, "load() comes first"
+        return self._runner.run(plan)
+
+    def unload(self) -> None:
+        """Drop weights and cache."""
+        self._runner = None
+
+    def _default_blocks(self, budget_bytes: int, per_token: int) -> int:
+        """Room for a full batch of the longest sequences, within the memory there is; at least one such sequence."""
+        size = self.config.kv_cache_block_size
+        longest = -(-self.max_model_len // size)
+        return max(longest, min(longest * self.config.max_batch_size, budget_bytes // (per_token * size)))
