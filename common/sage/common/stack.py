@@ -18,6 +18,7 @@ __all__ = ["LIVE_STATES", "DaemonStatus", "StackStatus", "read_status"]
 
 LIVE_STATES = frozenset({"starting", "ready", "unhealthy", "stopping"})
 """The states in which a daemon has a process."""
+PROBE_TIMEOUT_S = 0.5
 
 
 @dataclass(slots=True)
@@ -99,9 +100,13 @@ class StackStatus:
 
 
 def read_status(home: SageHome | None = None) -> StackStatus:
-    """What runs now. Reads files and /proc only; never raises for a missing or damaged file and never waits."""
+    """What runs now. Never raises for a missing or damaged file.
+
+    With a living supervisor this reads files and /proc only. Without one, each daemon that still lives is asked once
+    for its health (at most PROBE_TIMEOUT_S), because nobody has kept its state up to date.
+    """
     home = home or SageHome.find()
-    record, notes = _load(home.daemon_json)
+    record, notes = _load(home)
     supervisor = ProcessIdentity.from_record(record.get("supervisor"))
     if supervisor is None or not supervisor.alive():
         supervisor = _lock_holder(home.lock)
@@ -123,24 +128,51 @@ def _truth(name: str, entry: dict[str, Any], supervised: bool) -> DaemonStatus:
     daemon = DaemonStatus.from_record(name, entry)
     identity = ProcessIdentity.from_record(entry)
     if identity is not None and identity.alive():
+        if not supervised:
+            daemon.state, daemon.last_error = _ask(daemon, str(entry.get("health_path") or "/health"))
         return daemon
     if daemon.running or (daemon.state == "backing-off" and not supervised):
-        daemon.state = "dead"
         daemon.last_error = daemon.last_error or f"process {daemon.pid} is gone"
+        daemon.state = "dead"
     daemon.pid = 0
     return daemon
 
 
-def _load(path: Path) -> tuple[dict[str, Any], list[str]]:
+def _ask(daemon: DaemonStatus, path: str) -> tuple[str, str]:
+    """(state, reason) of a living daemon by one look at its health."""
+    import socket
+
+    address = (daemon.host if daemon.host not in ("", "0.0.0.0") else "127.0.0.1", daemon.port)
     try:
-        content = json.loads(path.read_bytes())
+        with socket.create_connection(address, timeout=PROBE_TIMEOUT_S) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {address[0]}\r\nConnection: close\r\n\r\n".encode())
+            words = connection.recv(256).split(None, 2)
+    except OSError as error:
+        return "unhealthy", f"no answer from {path}: {error}"
+    if words[1:2] == [b"200"]:
+        return "ready", ""
+    return "unhealthy", f"{path} answers {words[1].decode(errors='replace') if len(words) > 1 else 'nothing'}"
+
+
+def _load(home: SageHome) -> tuple[dict[str, Any], list[str]]:
+    """The content of daemon.json; where it is damaged, what the processes themselves tell."""
+    try:
+        content = json.loads(home.daemon_json.read_bytes())
+        if isinstance(content, dict):
+            return content, []
+        why = "no JSON object"
     except FileNotFoundError:
         return {}, []
     except (OSError, ValueError) as error:
-        return {}, [f"{path} is damaged ({error}); the next `sage llm serve` or `sage llm stop` repairs it"]
-    if not isinstance(content, dict):
-        return {}, [f"{path} is damaged (no JSON object); the next `sage llm serve` or `sage llm stop` repairs it"]
-    return content, []
+        why = str(error)
+    from sage.common.daemon_scan import scan
+
+    daemons = {f.spec["name"]: {**f.spec, **f.identity._asdict(), "state": "ready"} for f in scan(home)}
+    for daemon in daemons.values():
+        daemon["url"] = f"http://{daemon.get('host')}:{daemon.get('port')}"
+        daemon["log"] = str(home.logs / f"{daemon['name']}.log")
+    note = f"{home.daemon_json} is damaged ({why}); daemons were looked for among the processes instead"
+    return {"daemons": daemons}, [note]
 
 
 def _lock_holder(path: Path) -> ProcessIdentity | None:

@@ -16,6 +16,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from sage.common.config.ports import SagePorts, port_holder
 from sage.common.home import SageHome
@@ -277,7 +278,8 @@ class Daemon:
         self.status.state = state
         self.status.pid = self._handle.identity.pid if self._handle else 0
         level = _log.warning if state in ("failed", "crash-loop", "backing-off", "unhealthy") else _log.info
-        level(f"{self.spec.name} is {state}", pid=self.status.pid, error=self.status.last_error.partition("\n")[0])
+        why: dict[str, Any] = {"error": self.status.last_error.partition("\n")[0]} if self.status.last_error else {}
+        level(f"{self.spec.name} is {state}", pid=self.status.pid, **why)
         self._changed(self)
 
 

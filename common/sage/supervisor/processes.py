@@ -8,10 +8,10 @@ import json
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
+from sage.common import daemon_scan
 from sage.common.errors import SageError
 from sage.common.home import SageHome
 from sage.common.process import ProcessIdentity
@@ -19,22 +19,20 @@ from sage.supervisor.spec import DaemonSpec
 
 __all__ = ["ENV_PREFIX", "FoundDaemon", "ProcessHandle", "environment", "find_daemons", "kill_group", "spawn"]
 
-ENV_PREFIX = "SAGE_DAEMON"
-_SPEC_VARIABLE = "SAGE_DAEMON_SPEC"
+ENV_PREFIX = daemon_scan.NAME_VARIABLE
 _POLL_S = 0.1
-_LINUX = sys.platform.startswith("linux")
 
 
 def environment(spec: DaemonSpec, home: SageHome, base: Mapping[str, str]) -> dict[str, str]:
     """The environment of a daemon. It names home and daemon, so that the process can be found again."""
     env = {name: value for name, value in base.items() if not name.startswith(ENV_PREFIX)}
     env.update(spec.env)
-    env["SAGE_HOME"] = str(home.root)
-    env["SAGE_DAEMON"] = spec.name
+    env[daemon_scan.HOME_VARIABLE] = str(home.root)
+    env[daemon_scan.NAME_VARIABLE] = spec.name
     env["PYTHONUNBUFFERED"] = "1"
     record = spec.to_dict()
     del record["env"]
-    env[_SPEC_VARIABLE] = json.dumps({**record, "env_keys": sorted(spec.env)})
+    env[daemon_scan.SPEC_VARIABLE] = json.dumps({**record, "env_keys": sorted(spec.env)})
     return env
 
 
@@ -130,25 +128,15 @@ class FoundDaemon(NamedTuple):
 
 
 def find_daemons(home: SageHome) -> list[FoundDaemon]:
-    """The living daemons of this home, found by their environment, whatever any file says."""
+    """The living daemons of this home, told by their environment."""
     found = []
-    for pid, env in _environments():
-        if env.get("SAGE_HOME") != str(home.root) or not env.get("SAGE_DAEMON") or not _leads_session(pid):
+    for identity, record, env in daemon_scan.scan(home):
+        try:
+            own = {name: env[name] for name in record.get("env_keys", ()) if name in env}
+            found.append(FoundDaemon(identity, DaemonSpec.from_dict(record, own)))
+        except (TypeError, SageError):  # not written by us
             continue
-        identity = ProcessIdentity.of(pid)
-        spec = _spec_of(env)
-        if identity is not None and spec is not None:
-            found.append(FoundDaemon(identity, spec))
     return found
-
-
-def _spec_of(env: Mapping[str, str]) -> DaemonSpec | None:
-    try:
-        record: dict[str, Any] = json.loads(env.get(_SPEC_VARIABLE, ""))
-        own = {name: env[name] for name in record.get("env_keys", ()) if name in env}
-        return DaemonSpec.from_dict(record, own)
-    except (ValueError, TypeError, AttributeError, SageError):  # it is then no daemon of ours
-        return None
 
 
 def kill_group(pid: int, home: SageHome, name: str) -> int:
@@ -157,48 +145,9 @@ def kill_group(pid: int, home: SageHome, name: str) -> int:
     Members are told by their environment, never by the number alone, which may be a stranger's by now.
     """
     killed = 0
-    for member, env in _environments():
-        if env.get("SAGE_DAEMON") != name or env.get("SAGE_HOME") != str(home.root):
-            continue
+    for member, _ in daemon_scan.daemon_environments(home, name):
         with contextlib.suppress(OSError):
             if os.getsid(member) == pid:
                 os.kill(member, signal.SIGKILL)
                 killed += 1
     return killed
-
-
-def _leads_session(pid: int) -> bool:
-    try:
-        return os.getsid(pid) == pid
-    except OSError:
-        return False
-
-
-def _environments() -> Iterator[tuple[int, dict[str, str]]]:
-    """Every process of ours that has a SAGE_DAEMON, with its environment."""
-    if not _LINUX:
-        yield from _environments_psutil()
-        return
-    for name in os.listdir("/proc"):  # noqa: PTH208 - names are all we need
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                data = file.read()
-        except OSError:
-            continue
-        if b"SAGE_DAEMON=" in data:
-            pairs = (item.partition("=") for item in os.fsdecode(data).split("\0") if item)
-            yield int(name), {key: value for key, _, value in pairs}
-
-
-def _environments_psutil() -> Iterator[tuple[int, dict[str, str]]]:
-    import psutil
-
-    for process in psutil.process_iter():
-        try:
-            env = process.environ()
-        except (psutil.Error, OSError):
-            continue
-        if "SAGE_DAEMON" in env:
-            yield process.pid, env

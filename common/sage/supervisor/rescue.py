@@ -67,12 +67,12 @@ def _stop(home: SageHome, names: Iterable[str] | None) -> list[DaemonStatus]:
 
 def _living(home: SageHome, entries: dict[str, record.Entry]) -> dict[str, record.Entry]:
     living = {name: entry for name, entry in entries.items() if entry.identity is not None and entry.identity.alive()}
-    for found in processes.find_daemons(home):
-        spec = found.spec
+    for identity, spec in processes.find_daemons(home):
+        log = str(home.logs / f"{spec.name}.log")
         status = DaemonStatus(
-            spec.name, spec.kind, "ready", found.identity.pid, spec.host, spec.port, spec.url, spec.model
+            spec.name, spec.kind, "ready", identity.pid, spec.host, spec.port, spec.url, spec.model, log=log
         )
-        living.setdefault(spec.name, record.Entry(status, found.identity, spec))
+        living.setdefault(spec.name, record.Entry(status, identity, spec))
     return living
 
 

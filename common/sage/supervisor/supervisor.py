@@ -37,6 +37,7 @@ class Supervisor:
         self._order = asyncio.Lock()
         self._housekeeping: asyncio.Task[None] | None = None
         self._quiet_since: float | None = None
+        self._written: tuple[int, int, int] | None = None
         self.clients = 0
 
     def take_over(self) -> None:
@@ -134,8 +135,17 @@ class Supervisor:
         entries = [daemon.entry for daemon in self.daemons.values()]
         try:
             record.save(self.home, None if supervisor_ends else self._me, entries, self.notes)
+            self._written = self._stamp()
         except StateError as error:
+            self._written = None
             _log.error("cannot write daemon.json", error=str(error))
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            info = self.home.daemon_json.stat()
+        except OSError:
+            return None
+        return info.st_ino, info.st_mtime_ns, info.st_size
 
     def _changed(self, daemon: Daemon) -> None:
         self.save()
@@ -168,13 +178,16 @@ class Supervisor:
         return [self.daemons[name] for name in wanted]
 
     async def _keep_house(self) -> None:
-        """Rotate logs; end when there has been nothing to care for and nobody to serve for long."""
+        """Rotate logs, keep daemon.json ours, end when there was nothing to care for and nobody to serve for long."""
         own = LogFile(self.home.logs / "supervisor.log", self.tuning.log_max_bytes, self.tuning.log_backups)
         while True:
             await asyncio.sleep(self.tuning.log_check_s)
             for log in (own, *(daemon.log for daemon in self.daemons.values())):
                 if log.rotate_if_big():
                     _log.info("rotated", file=log.path.name)
+            if self._written is None or self._written != self._stamp():
+                _log.warning("daemon.json was changed or lost, writing it again")
+                self.save()
             self._end_when_idle(time.monotonic())
 
     def _end_when_idle(self, now: float) -> None:

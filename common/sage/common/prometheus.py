@@ -1,0 +1,98 @@
+"""Reading Prometheus' text format: what the dashboard and the shell need of a daemon's /metrics, and no more."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+__all__ = ["Labels", "Samples", "histogram", "parse", "quantile", "quantile_from_histogram", "total"]
+
+Labels = tuple[tuple[str, str], ...]
+Samples = dict[tuple[str, Labels], float]
+
+_LINE = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)\s*(?:\{(.*)\})?\s*(\S+)(?:\s+-?\d+)?\s*")
+_LABEL = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*,?')
+_ESCAPE = re.compile(r"\\(.)")
+
+
+def parse(text: str) -> Samples:
+    """{(name, ((label, value), …) sorted by label): value}. Comments and lines that make no sense are left out."""
+    samples: Samples = {}
+    for line in text.splitlines():
+        if not line or line.startswith("#"):
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None:
+            continue
+        try:
+            value = float(match[3])  # understands +Inf, -Inf and NaN
+        except ValueError:
+            continue
+        samples[match[1], _labels(match[2] or "")] = value
+    return samples
+
+
+def _labels(text: str) -> Labels:
+    if not text:
+        return ()
+    return tuple(sorted((name, _ESCAPE.sub(_unescape, value)) for name, value in _LABEL.findall(text)))
+
+
+def _unescape(match: re.Match[str]) -> str:
+    return "\n" if match[1] == "n" else match[1]
+
+
+def total(samples: Samples, name: str, labels: Mapping[str, str] | None = None) -> float:
+    """The sum of all series of this name that have these labels; 0.0 when there is none."""
+    return sum(value for (n, own), value in samples.items() if n == name and _has(own, labels))
+
+
+def histogram(samples: Samples, name: str, labels: Mapping[str, str] | None = None) -> list[tuple[float, float]]:
+    """[(upper bound, cumulative count), …] in order of the bounds, summed over all series that have these labels."""
+    buckets: dict[float, float] = {}
+    for (series, own), value in samples.items():
+        bound = dict(own).get("le")
+        if series == f"{name}_bucket" and bound is not None and _has(own, labels):
+            buckets[float(bound)] = buckets.get(float(bound), 0.0) + value
+    return sorted(buckets.items())
+
+
+def quantile(buckets: list[tuple[float, float]], q: float) -> float | None:
+    """The q-quantile (0..1) of cumulative buckets, linear within a bucket as in PromQL's histogram_quantile.
+
+    None when nothing was observed. In the last, open bucket the answer is that bucket's lower bound.
+    """
+    if not 0.0 <= q <= 1.0:
+        raise ValueError(f"a quantile lies between 0 and 1, not at {q}")
+    if not buckets or buckets[-1][1] <= 0:
+        return None
+    rank = q * buckets[-1][1]
+    below_bound, below_count = 0.0, 0.0
+    for bound, count in buckets:
+        if count >= rank and count > below_count:
+            if math.isinf(bound):
+                return below_bound
+            return below_bound + (bound - below_bound) * (rank - below_count) / (count - below_count)
+        below_bound, below_count = bound, count
+    return below_bound
+
+
+def quantile_from_histogram(
+    samples: Samples,
+    name: str,
+    q: float,
+    labels: Mapping[str, str] | None = None,
+    since: Samples | None = None,
+) -> float | None:
+    """The q-quantile of histogram `name`; with `since`, of what was observed after that earlier reading only."""
+    buckets = histogram(samples, name, labels)
+    if since is not None:
+        before = dict(histogram(since, name, labels))
+        if buckets and before and buckets[-1][1] >= before.get(buckets[-1][0], 0.0):  # else it was restarted
+            buckets = [(bound, count - before.get(bound, 0.0)) for bound, count in buckets]
+    return quantile(buckets, q)
+
+
+def _has(own: Labels, wanted: Mapping[str, str] | None) -> bool:
+    return not wanted or wanted.items() <= dict(own).items()
