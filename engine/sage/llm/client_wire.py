@@ -1,4 +1,7 @@
-"""What the client says and hears: payloads, answers, errors, retries. No I/O, so that the sync and the async side share it."""
+"""What the client says and hears: payloads, answers, errors, retries.
+
+No I/O, so that the synchronous and the asynchronous side share it.
+"""
 
 from __future__ import annotations
 

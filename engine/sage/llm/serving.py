@@ -49,7 +49,7 @@ def serve(app: ASGIApp, sock: socket.socket) -> None:
     import uvicorn
 
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]  # uvicorn's own ASGI types are narrower than the specification
+        app,
         loop=_loop(),
         http="httptools",
         ws="none",

@@ -55,7 +55,7 @@ class InferenceCall(msgspec.Struct, frozen=True):
     body: bytes
 
     def body_for(self, model: str) -> bytes:
-        """Return the body for an engine that knows the model as `model`: the client's bytes where they say so already."""
+        """Return the body for an engine that calls the model `model`: the client's own bytes where they do too."""
         if self.model == model:
             return self.body
         fields = msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])

@@ -126,13 +126,15 @@ class ControlPlaneManager:
         if known:
             return known
         silent = [upstream for upstream in engines if not upstream.models]
-        if silent or not engines:
+        if silent:
             return silent
         raise self._wrong_model(call, engines)
 
-    def _wrong_model(self, call: InferenceCall, engines: Iterable[Upstream]) -> ApiError:
+    def _wrong_model(self, call: InferenceCall, engines: list[Upstream]) -> ApiError:
         """Return the refusal of a model that no engine of the right kind serves."""
         other = next((one for one in self._upstreams.values() if one.knows(call.model)), None)
+        if other is None and not engines:
+            return self.unavailable(call)
         if other is None:
             return self._no_such_model(call.model, engines)
         return ApiError(
@@ -153,11 +155,8 @@ class ControlPlaneManager:
         """Return the refusal while no engine can take the call."""
         what = _WORDS[call.type.upstream_kind]
         state = next((f" ({one.name}: {one.condition}{_because(one)})" for one in candidates), "")
-        hint = (
-            "sage llm serve"
-            if call.type is not RequestType.EMBEDDING or state
-            else "sage llm serve (without --no-embedding)"
-        )
+        left_out = call.type is RequestType.EMBEDDING and not state
+        hint = "sage llm serve (without --no-embedding)" if left_out else "sage llm serve"
         return ApiError(
             503,
             f"No {what} is running{state}. Start one:  {hint}  and look at:  sage llm status",

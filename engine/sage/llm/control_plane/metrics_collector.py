@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import Counter, Gauge, Histogram
 
-from sage.llm.asgi import Header
 from sage.llm.control_plane.upstream import Upstream
+from sage.llm.prometheus import new_registry, page
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -15,38 +15,31 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 class MetricsCollector:
     """Prometheus metrics of one gateway, in a registry of their own."""
 
-    CONTENT_TYPE: Header = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
-
     def __init__(self, upstreams: Callable[[], Iterable[Upstream]]) -> None:
-        disable_created_metrics()
-        self._registry = registry = CollectorRegistry()
+        self._registry = to = new_registry()
         self._upstreams = upstreams
-        self._requests = Counter("sage_gateway_requests", "Requests answered", ["route", "code"], registry=registry)
+        self._requests = Counter("sage_gateway_requests", "Requests answered", ["route", "code"], registry=to)
         self._seconds = Histogram(
             "sage_gateway_request_seconds",
             "Time to the end of the answer",
             ["route"],
             buckets=_SECONDS,
-            registry=registry,
+            registry=to,
         )
         self._ttft = Histogram(
-            "sage_gateway_ttft_seconds", "Time to the first chunk of a stream", buckets=_SECONDS, registry=registry
+            "sage_gateway_ttft_seconds", "Time to the first chunk of a stream", buckets=_SECONDS, registry=to
         )
-        self._rejected = Counter(
-            "sage_gateway_rejected", "Requests refused because a queue was full", registry=registry
-        )
-        self._retries = Counter("sage_gateway_retries", "Attempts repeated before the first byte", registry=registry)
-        self._broken = Counter("sage_gateway_broken_streams", "Streams whose engine died", registry=registry)
-        self._cancelled = Counter("sage_gateway_cancelled", "Requests whose client left", registry=registry)
-        Gauge("sage_gateway_inflight", "Requests that engines work on", registry=registry).set_function(
+        self._rejected = Counter("sage_gateway_rejected", "Requests refused because a queue was full", registry=to)
+        self._retries = Counter("sage_gateway_retries", "Attempts repeated before the first byte", registry=to)
+        self._broken = Counter("sage_gateway_broken_streams", "Streams whose engine died", registry=to)
+        self._cancelled = Counter("sage_gateway_cancelled", "Requests whose client left", registry=to)
+        Gauge("sage_gateway_inflight", "Requests that engines work on", registry=to).set_function(
             lambda: float(sum(upstream.queue.running for upstream in upstreams()))
         )
-        Gauge("sage_gateway_queue_depth", "Requests that wait for an engine", registry=registry).set_function(
+        Gauge("sage_gateway_queue_depth", "Requests that wait for an engine", registry=to).set_function(
             lambda: float(sum(upstream.queue.waiting for upstream in upstreams()))
         )
-        self._up = Gauge(
-            "sage_gateway_upstream_up", "Whether an engine is ready", ["engine", "kind"], registry=registry
-        )
+        self._up = Gauge("sage_gateway_upstream_up", "Whether an engine is ready", ["engine", "kind"], registry=to)
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count a request that is over."""
@@ -76,4 +69,4 @@ class MetricsCollector:
         self._up.clear()
         for upstream in self._upstreams():
             self._up.labels(upstream.name, upstream.kind).set(1.0 if upstream.condition == "ready" else 0.0)
-        return generate_latest(self._registry)
+        return page(self._registry)

@@ -14,6 +14,7 @@ from sage.llm.embedding.batcher import DynamicBatcher, QueueFull
 from sage.llm.embedding.metrics import EmbeddingMetrics
 from sage.llm.embedding.payload import check_dimensions, decode, encode, texts_of
 from sage.llm.http_app import HttpApp, Request, Route
+from sage.llm.prometheus import CONTENT_TYPE
 
 _INLINE_NUMBERS = 8192  # answers with more numbers are encoded off the event loop
 
@@ -90,7 +91,7 @@ class _Service:
 
     async def metrics_page(self, request: Request) -> None:
         """GET /metrics."""
-        await request.respond(200, self.metrics.page(), [self.metrics.CONTENT_TYPE])
+        await request.respond(200, self.metrics.page(), [CONTENT_TYPE])
 
     def _card(self) -> dict[str, object]:
         """Return the model as OpenAI lists it."""

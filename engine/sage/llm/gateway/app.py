@@ -12,6 +12,7 @@ from sage.llm.control_plane.watcher import Watcher
 from sage.llm.gateway.inference import InferenceHandler
 from sage.llm.gateway.settings import GatewaySettings
 from sage.llm.http_app import HttpApp, Request, Route
+from sage.llm.prometheus import CONTENT_TYPE
 
 
 def create_app(settings: GatewaySettings | None = None) -> HttpApp:
@@ -113,4 +114,4 @@ class _Gateway:
 
     async def metrics_page(self, request: Request) -> None:
         """GET /metrics."""
-        await request.respond(200, self.metrics.page(), [self.metrics.CONTENT_TYPE])
+        await request.respond(200, self.metrics.page(), [CONTENT_TYPE])

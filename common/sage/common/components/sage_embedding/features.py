@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 # A compound is what programmers write as one: --no-embedding, state.db, /v1/models, SAGE_HOME, sage.llm, gpt-2.
 _COMPOUND = re.compile(r"(?:--?|/|\.)?[^\W_](?:[^\W_]|[-_./:@](?=[^\W_]))*")
@@ -17,23 +18,25 @@ _PART = re.compile(r"[^\W_]+")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
-_FUNCTION_WORDS = frozenset(
-    """a about above after again all also am an and any are as at be because been before being below between both but by
-    can could did do does doing down during each few for from further had has have having he her here hers him his how i
-    if in into is it its itself just let me more most my myself no nor not of off on once one only or other our out over
-    own please same she should so some such than that the their them then there these they this those through to too
-    under until up us very was we were what when where which while who whom whose why will with would yet you your
-    yours s t re ll ve d m""".split()  # fmt: skip  # noqa: SIM905
-)
-_COMMON_WORDS = frozenset(
-    """able another around back become begin best better big call called case change come contain day different else end
-    even every everything example find first follow following found get give given go going good great happen help hold
-    instead keep kind know large last later less like little long look lot made main make many may mean might mostly move
-    much must name need needs never new next now number old order others part place point possible put really right say
-    says see seem set several show shows since small something still sure take tell than thing things think time told
-    try two type unless usage use used user uses using usual usually want way ways well whether within without work
-    works write yes""".split()  # fmt: skip  # noqa: SIM905
-)
+_FUNCTION = """
+a about above after again all also am an and any are as at be because been before being below between both but by
+can could d did do does doing down during each few for from further had has have having he her here hers him his how
+i if in into is it its itself just let ll m me more most my myself no nor not of off on once one only or other our
+out over own please re s same she should so some such t than that the their them then there these they this those
+through to too under until up us ve very was we were what when where which while who whom whose why will with would
+yet you your yours
+"""
+_COMMON = """
+able another around back become begin best better big call called case change come contain day different else end
+even every everything example find first follow following found get give given go going good great happen help hold
+instead keep kind know large last later less like little long look lot made main make many may mean might mostly
+move much must name need needs never new next now number old order others part place point possible put really right
+say says see seem set several show shows since small something still sure take tell than thing things think time
+told try two type unless usage use used user uses using usual usually want way ways well whether within without work
+works write yes
+"""
+_FUNCTION_WORDS = frozenset(_FUNCTION.split())
+_COMMON_WORDS = frozenset(_COMMON.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +119,11 @@ def stem(word: str) -> str:
     return word[:-1] if len(word) > 3 and word[-1] in "ey" else word
 
 
+# (ending, what stands in its place, the least number of letters that must be left)
 _ENDINGS = (
-    ("ations", "", 4), ("ation", "", 4), ("ingly", "", 3), ("ings", "", 3), ("ing", "", 3), ("ies", "y", 2), ("ied", "y", 2),
-    ("sses", "ss", 2), ("xes", "x", 2), ("ches", "ch", 2), ("shes", "sh", 2), ("ers", "", 4), ("ed", "", 3), ("er", "", 4),
-    ("ly", "", 4), ("ss", "ss", 0), ("us", "us", 0), ("is", "is", 0), ("s", "", 3),
+    ("ations", "", 4), ("ation", "", 4), ("ingly", "", 3), ("ings", "", 3), ("ing", "", 3), ("ies", "y", 2),
+    ("ied", "y", 2), ("sses", "ss", 2), ("xes", "x", 2), ("ches", "ch", 2), ("shes", "sh", 2), ("ers", "", 4),
+    ("ed", "", 3), ("er", "", 4), ("ly", "", 4), ("ss", "ss", 0), ("us", "us", 0), ("is", "is", 0), ("s", "", 3),
 )  # fmt: skip
 
 
@@ -141,5 +145,5 @@ def pair_features(tokens: list[Token]) -> list[tuple[str, float]]:
     words = [token for token in tokens if token.content]
     return [
         (f"p:{left.stem} {right.stem}", WEIGHTS.pair * (left.weight * right.weight) ** 0.5)
-        for left, right in zip(words, words[1:], strict=False)
+        for left, right in pairwise(words)
     ]

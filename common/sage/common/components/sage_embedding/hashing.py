@@ -33,7 +33,7 @@ class HashEmbedding(BaseEmbedding):
     """
 
     def __init__(self, dim: int = 384) -> None:
-        if isinstance(dim, bool) or not isinstance(dim, int) or not 8 <= dim <= 65536:
+        if type(dim) is not int or not 8 <= dim <= 65536:
             raise ConfigError(
                 f"dim={dim!r} is no dimension for the hash embedding",
                 cause="It must be a whole number from 8 to 65536.",

@@ -140,9 +140,10 @@ def _load(settings: FolderSettings, device: str | None) -> tuple[Any, Any]:
         ) from error
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    notices: Any = transformers.logging
+    verbosity = notices.get_verbosity()
+    notices.set_verbosity_error()
+    notices.disable_progress_bar()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(settings.path, **options)
         model = transformers.AutoModel.from_pretrained(
@@ -155,5 +156,6 @@ def _load(settings: FolderSettings, device: str | None) -> tuple[Any, Any]:
             hint=f"ls {settings.path}",
         ) from error
     finally:
-        transformers.logging.set_verbosity(verbosity)
+        notices.set_verbosity(verbosity)
+        notices.enable_progress_bar()
     return tokenizer, model.to(where).eval()

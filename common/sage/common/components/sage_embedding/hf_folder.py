@@ -68,7 +68,7 @@ def read_settings(model: str, pooling: str | None = None, max_length: int | None
 
 def _read_config(path: Path) -> dict[str, Any]:
     """Return config.json of an encoder folder with weights; raises ModelError where it is none."""
-    config = _load(path / "config.json")
+    config: dict[str, Any] = _load(path / "config.json")
     if "model_type" not in config:
         raise ModelError(
             f"{path} is not a model folder",
