@@ -171,5 +171,5 @@ def _jobs(jobs: tuple[JobView, ...]) -> Iterator[str]:
         )
         for job in jobs[:10]
     ]
-    yield from _table("PIPELINE|STATE|IN|OUT|OUT/S|TIME", rows, (34, 10, -7, -7, -7, -8))
+    yield from _table("PIPELINE|STATE|IN|OUT|OUT/S|TIME", rows, (31, 9, -7, -7, -7, -8))
     yield from (f"  {job.name}: {job.error.splitlines()[0]}" for job in jobs[:10] if job.error)

@@ -1,19 +1,20 @@
 """Rates and quantiles out of a daemon's counters and histograms, over a sliding window.
 
 A counter that goes down means that the daemon was restarted: the window starts anew, so no rate is ever negative.
-Histogram quantiles follow Prometheus' ``histogram_quantile``: linear inside the bucket that holds the rank.
+Quantiles are those of what was observed inside the window, as ``histogram_quantile`` of PromQL computes them.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 
-from sage.common.prometheus import parse
-
+from sage.common.prometheus import parse, quantile
 from sage.tui.data.model import Quantiles
 
-__all__ = ["Labels", "Meter", "Rates", "Samples", "group", "quantile"]
+__all__ = ["Labels", "Meter", "Rates", "Samples", "group"]
 
 Labels = Mapping[str, str]
 Samples = dict[str, list[tuple[Labels, float]]]
@@ -27,9 +28,15 @@ def group(text: str) -> Samples:
     """Prometheus text as ``name → [(labels, value)]``, SAGE's own families only."""
     families: Samples = {}
     for (name, labels), value in parse(text).items():
-        if name.startswith("sage_"):
-            families.setdefault(name, []).append((dict(labels), value))
+        if name.startswith("sage_") and not math.isnan(value):
+            families.setdefault(name, []).append((_mapping(labels), value))
     return families
+
+
+@lru_cache(maxsize=4096)
+def _mapping(labels: tuple[tuple[str, str], ...]) -> Labels:
+    """One mapping for the labels of all scrapes: a minute of them is held."""
+    return dict(labels)
 
 
 def total(samples: Samples, name: str, match: Match | None = None) -> float | None:
@@ -38,27 +45,6 @@ def total(samples: Samples, name: str, match: Match | None = None) -> float | No
     if series is None:
         return None
     return sum(value for labels, value in series if match is None or match(labels))
-
-
-def quantile(buckets: Mapping[float, float], q: float) -> float | None:
-    """The ``q`` quantile (0 to 1) of cumulative ``buckets`` (upper bound → count); None when they are empty.
-
-    A rank in the +Inf bucket gives the highest finite bound: the truth is at least that.
-    """
-    bounds = sorted(buckets)
-    if not bounds or buckets[bounds[-1]] <= 0:
-        return None
-    rank, lower, below = q * buckets[bounds[-1]], 0.0, 0.0
-    for bound in bounds:
-        cumulative = buckets[bound]
-        if cumulative >= rank and cumulative > below:
-            if bound == float("inf"):
-                return lower
-            return lower + (bound - lower) * (rank - below) / (cumulative - below)
-        if bound != float("inf"):
-            lower = bound
-        below = cumulative
-    return lower
 
 
 def _buckets(samples: Samples, name: str, match: Match | None) -> dict[float, float]:
@@ -183,10 +169,11 @@ class Meter:
 
 
 def _quantiles(buckets: Mapping[float, float], window_s: float) -> Quantiles:
+    ordered = sorted(buckets.items())
     return Quantiles(
-        p50=quantile(buckets, 0.5),
-        p95=quantile(buckets, 0.95),
-        p99=quantile(buckets, 0.99),
-        count=int(max(buckets.values(), default=0.0)),
+        p50=quantile(ordered, 0.5),
+        p95=quantile(ordered, 0.95),
+        p99=quantile(ordered, 0.99),
+        count=int(ordered[-1][1]) if ordered else 0,
         window_s=window_s,
     )

@@ -228,6 +228,15 @@ class Snapshot:
     notes: tuple[str, ...] = ()
 
     @property
+    def troubles(self) -> tuple[str, ...]:
+        """One line for each daemon that should run and does not."""
+        return tuple(
+            f"{daemon.name} is {daemon.state}" + (f": {daemon.last_error}" if daemon.last_error else "")
+            for daemon in self.stack.daemons
+            if daemon.state in {"dead", "failed", "crash-loop", "backing-off", "unhealthy"}
+        )
+
+    @property
     def empty(self) -> bool:
         """Nothing runs and nothing has run: the moment to say how to begin."""
         return not self.stack.daemons and not self.jobs

@@ -12,6 +12,7 @@ __all__ = ["LogTail", "Tail", "level_of", "log_files"]
 
 FIRST_BYTES = 128 << 10
 STEP_BYTES = 512 << 10
+LONGEST_LINE = 64 << 10
 _LEVELS = (
     ("error", ("CRITICAL", "FATAL", "ERROR", "Traceback", '"level": "error"', '"level":"error"')),
     ("warning", ("WARNING", "WARN", '"level": "warning"', '"level":"warning"')),
@@ -58,6 +59,8 @@ class LogTail:
         middle = fresh and self._offset > 0
         self._offset += len(data)
         *whole, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LONGEST_LINE:
+            whole, self._rest = [*whole, self._rest], b""
         if middle:
             whole = whole[1:]  # the first one is a part of a line
         return Tail(tuple(clean(line.decode("utf-8", "replace")) for line in whole), fresh=fresh)

@@ -17,10 +17,10 @@ from sage.tui.widgets.draw import dim, line, stack
 __all__ = ["HelpScreen"]
 
 _NOTES = (
-    "Arrows, PgUp, PgDn and the mouse work in every table; Tab goes to the next one.",
-    "Quantiles cover the last minute; dim ones all time since the daemon started.",
-    "Numbers of a daemon that stopped answering stay, marked as stale with their age.",
-    "ctrl+p opens the command palette: themes, refresh interval, logs by name.",
+    "Tab moves between tables; arrows, PgUp, PgDn and the mouse within.",
+    "Latencies cover the last minute; dim ones, all since the start.",
+    "A silent daemon's numbers stay, marked stale with their age.",
+    "ctrl+p: the palette, with themes, refresh intervals, logs by name.",
 )
 
 

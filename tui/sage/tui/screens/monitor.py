@@ -6,17 +6,20 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
+from textual.markup import escape
 from textual.screen import Screen
 from textual.widgets import DataTable, Footer, Static
 
 from sage.common.home import SageHome
+from sage.tui.commands import sage
 from sage.tui.data import Collector, JobView, Snapshot, Tail, log_files
 from sage.tui.feed import Feed
+from sage.tui.screens.confirm import ConfirmScreen
 from sage.tui.screens.detail import DetailScreen
 from sage.tui.screens.empty import empty_state
 from sage.tui.screens.help import HelpScreen
@@ -50,8 +53,8 @@ class MonitorScreen(Screen[None]):
         Binding("1", "view('overview')", "Overview", show=False, id="view.overview"),
         Binding("2", "view('pipelines')", "Pipelines", show=False, id="view.pipelines"),
         Binding("3", "view('logs')", "Logs", show=False, id="view.logs"),
-        Binding("enter", "open", "Open", id="open", show=True),
         Binding("l", "daemon_log", "Log", id="daemon.log"),
+        Binding("R", "restart", "Restart", id="daemon.restart"),
         Binding("slash", "search", "Filter log", key_display="/", id="logs.search"),
         Binding("f", "follow", "Follow log", show=False, id="logs.follow"),
         Binding("right_square_bracket", "next_log(1)", "Next log", key_display="]", show=False, id="logs.next"),
@@ -86,7 +89,7 @@ class MonitorScreen(Screen[None]):
             yield JobDetail(id="job")
             yield OperatorTable(id="operators")
             yield LogsPanel()
-        yield Footer(compact=True)
+        yield Footer()
 
     def on_mount(self) -> None:
         """Begin to look."""
@@ -123,10 +126,11 @@ class MonitorScreen(Screen[None]):
 
     def _show_notes(self, snapshot: Snapshot) -> None:
         notes = self.query_one("#notes", Static)
-        notes.display = bool(snapshot.notes)
-        if snapshot.notes:
-            more = f"  (+{len(snapshot.notes) - 1})" if len(snapshot.notes) > 1 else ""
-            notes.update(Content(f"▲ {snapshot.notes[-1]}{more}"))
+        troubles = [*snapshot.troubles, *snapshot.notes]
+        notes.display = bool(troubles)
+        if troubles:
+            more = f"  (+{len(troubles) - 1})" if len(troubles) > 1 else ""
+            notes.update(Content(f"▲ {troubles[0]}{more}"))
 
     def _show_job(self) -> None:
         job = self._job()
@@ -156,9 +160,6 @@ class MonitorScreen(Screen[None]):
         self._show_view(name)
         target = {"overview": "#daemons", "pipelines": "#jobs", "logs": "#log-lines"}[name]
         self.query_one(target).focus()
-
-    def action_open(self) -> None:
-        """Open the row under the cursor (tables send their own message; this names the key in the footer)."""
 
     @on(DataTable.RowSelected, "#daemons")
     def _open_daemon(self, event: DataTable.RowSelected) -> None:
@@ -235,6 +236,22 @@ class MonitorScreen(Screen[None]):
         """Keep the newest log line in sight, or not."""
         self.query_one(LogsPanel).toggle_follow()
 
+    # Actions on daemons
+
+    @work
+    async def action_restart(self) -> None:
+        """Restart the daemon under the cursor, after asking."""
+        name = self.query_one(DaemonTable).selected
+        if name is None or self.view != "overview":
+            return
+        question = f"Requests that {name} works on will fail. It comes back on the same port."
+        if await self.app.push_screen_wait(ConfirmScreen(f"Restart {name}?", question, "Restart")):
+            self.notify(f"Restarting {name} …")
+            outcome = await sage(self.home, "llm", "restart", name)
+            said = escape(outcome.said or f"{name} restarted")
+            self.notify(said, severity="information" if outcome.ok else "error", timeout=4 if outcome.ok else 10)
+            self.feed.refresh()
+
     # The rest
 
     def action_pause(self) -> None:
@@ -262,4 +279,4 @@ class MonitorScreen(Screen[None]):
 
     def action_help(self) -> None:
         """Show the keys."""
-        self.app.push_screen(HelpScreen(self.BINDINGS))
+        self.app.push_screen(HelpScreen([*LiveTable.BINDINGS, *self.BINDINGS]))

@@ -14,13 +14,13 @@ class DaemonTable(LiveTable):
 
     COLUMNS = (
         Column("Daemon", 0),
-        Column("State", 13),
-        Column("Pid", 8, right=True),
+        Column("State", 12),
+        Column("Pid", 7, right=True),
         Column("Port", 5, right=True),
         Column("Restarts", 8, right=True),
-        Column("Up", 8, right=True),
+        Column("Up", 7, right=True),
         Column("CPU", 5, right=True, above=66),
-        Column("Memory", 9, right=True, above=66),
+        Column("Memory", 8, right=True, above=66),
     )
 
     def show(self, snapshot: Snapshot) -> None:

@@ -47,7 +47,7 @@ MARKS: dict[str, tuple[str, str]] = {
 }
 """State → (symbol, colour): the symbol alone tells good, changing, at rest and bad apart."""
 
-_STYLES = {"success": "$text-success", "warning": "$text-warning", "error": "$text-error", "muted": "$text-muted"}
+_STYLES = {"success": "$text-success", "warning": "$text-warning", "error": "$text-error", "muted": "$foreground-muted"}
 
 
 def line(*parts: Piece) -> Content:
@@ -62,7 +62,7 @@ def stack(lines: Iterable[Content]) -> Content:
 
 def dim(text: str) -> tuple[str, str]:
     """Text that explains rather than tells."""
-    return (text, "$text-muted")
+    return (text, "$foreground-muted")
 
 
 def mark(state: str) -> Content:
@@ -101,19 +101,20 @@ _LABEL = 7
 def quantile_head(width: int) -> Content:
     """The heading over quantile rows."""
     each = _quantile_width(width)
-    return Content.assemble(dim(" " * _LABEL + "".join(name.rjust(each) for name in ("P50", "P95", "P99"))))
+    names = "".join(name.rjust(each) for name in ("P50", "P95", "P99"))
+    return line(dim(names.rjust(width)))
 
 
 def quantile_row(label: str, values: Quantiles, width: int) -> Content:
     """One latency's quantiles; dim when they cover all time since the start rather than the last minute."""
     each = _quantile_width(width)
-    style = "" if values.window_s else "$text-muted"
+    style = "" if values.window_s else "$foreground-muted"
     cells = "".join(latency(value).rjust(each) for value in (values.p50, values.p95, values.p99))
-    return Content.assemble(dim(label.ljust(_LABEL)), (cells, style))
+    return line(dim(label.ljust(width - len(cells))), (cells, style))
 
 
 def _quantile_width(width: int) -> int:
-    return min(12, max(8, (width - _LABEL) // 3))
+    return max(8, (width - _LABEL) // 3)
 
 
 def stale(fresh: Freshness) -> str:

@@ -57,7 +57,8 @@ def _engine(engine: EngineView, width: int, height: int) -> list[Content]:
     ]
     done = sum(number for _, number in engine.requests)
     bad = sum(number for reason, number in engine.requests if reason in {"error", "cancelled"})
-    hits = f" · prefix hits {percent(engine.prefix_hits)}" if engine.prefix_hits is not None else ""
-    failed = f" ({count(bad)} not)" if bad else ""
-    lines.append(line(dim(f"{count(done)} done{failed} · {count(engine.tokens)} tokens{hits}")))
+    failed = f" · {count(bad)} failed" if bad else ""
+    lines.append(line(dim(f"{count(done)} requests · {count(engine.tokens)} tokens{failed}")))
+    if engine.prefix_hits is not None:
+        lines.append(line(dim(f"{percent(engine.prefix_hits)} of prompt tokens came from the prefix cache")))
     return lines

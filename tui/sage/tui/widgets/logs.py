@@ -44,7 +44,9 @@ class LogsPanel(Vertical):
 
     def compose(self) -> ComposeResult:
         """The choice of logs, the filter, the lines."""
-        yield Static(id="log-names")
+        names = Static(id="log-names")
+        names.auto_links = False
+        yield names
         yield Input(
             placeholder="filter: text or /regex/  (Enter keeps it, Esc clears it)", id="log-filter", compact=True
         )
@@ -94,7 +96,7 @@ class LogsPanel(Vertical):
     def _head(self) -> None:
         parts: list[Piece] = []
         for name in self.names:
-            style = "reverse bold" if name == self.name_shown else "$text-muted"
+            style = "reverse bold" if name == self.name_shown else "$foreground-muted"
             parts += [(f" {name} ", f"{style} @click=screen.log('{name}')"), " "]
         if not self.names:
             parts.append(dim("no logs yet"))

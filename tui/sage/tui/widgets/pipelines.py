@@ -23,7 +23,7 @@ class JobTable(LiveTable):
         Column("Out", 6, right=True),
         Column("Out/s", 6, right=True),
         Column("Time", 8, right=True),
-        Column("Recent", 16, above=100),
+        Column("Recent", 12, above=70),
     )
 
     def show(self, snapshot: Snapshot) -> None:
@@ -42,7 +42,7 @@ def _job(job: JobView) -> tuple[Cell, ...]:
         Cell(count(job.records_out)),
         Cell(rate(job.rate)),
         Cell(duration(job.seconds)),
-        Cell(spark(job.rate_history, 16)),
+        Cell(spark(job.rate_history, 12)),
     )
 
 
@@ -100,5 +100,6 @@ class JobDetail(Static):
         if job.error:
             lines.append(line((clip(job.error.splitlines()[0], width), "$text-error")))
         elif job.rate_history:
-            lines.append(line((spark(job.rate_history, min(60, width - 12)), "$primary"), f" {rate(job.rate)}/s"))
+            trend = spark(job.rate_history, min(60, width - 12)).lstrip()
+            lines.append(line(f"{rate(job.rate)}/s ", (trend, "$primary")))
         self.update(stack(lines))

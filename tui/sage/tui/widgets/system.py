@@ -59,6 +59,8 @@ def _tall(system: SystemView, width: int, height: int) -> list[Content]:
     if height >= 8:
         lines.append(line(" " * 5, (spark(system.cpu_history, width - 10, top=1.0), "$primary")))
     lines += [line(dim(f"     {_load(system)}")), gauge("Mem", _used(system), width)]
+    if height >= 10 and not system.accelerators:
+        lines.append(line(" " * 5, (spark(system.memory_history, width - 10, top=1.0), "$primary")))
     lines.append(line(dim(f"     {_memory(system)}")))
     for gpu in system.accelerators:
         lines.append(gauge(f"GPU{gpu.index}", gpu.utilisation, width))

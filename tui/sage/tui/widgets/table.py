@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rich.text import Text
 from textual.app import App
+from textual.binding import Binding, BindingType
 from textual.widgets import DataTable
 
 from sage.tui.widgets.draw import MARKS
@@ -41,6 +43,7 @@ class Cell:
 class LiveTable(DataTable[Text]):
     """Rows with keys; the cursor stays on its row while others come and go."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "select_cursor", "Open", id="open")]
     COLUMNS: tuple[Column, ...] = ()
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's own name for it
@@ -126,6 +129,7 @@ def colour(app: App[object], name: str) -> str:
     """A colour's name as the value that Rich understands, in the theme that is set."""
     if not name:
         return ""
-    variable = {"muted": "text-muted"}.get(name, f"text-{name}")
-    value = app.theme_variables.get(variable, "")
-    return value if value.startswith("#") else "dim" if name == "muted" else ""
+    if name == "muted":
+        return "dim"
+    value = app.theme_variables.get(f"text-{name}", "")
+    return value if value.startswith("#") else ""

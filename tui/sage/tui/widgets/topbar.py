@@ -8,7 +8,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from sage.tui.data.model import Snapshot
-from sage.tui.format import clip, duration
+from sage.tui.format import duration
 from sage.tui.widgets.draw import Piece, line
 
 __all__ = ["VIEWS", "TopBar"]
@@ -22,6 +22,7 @@ class TopBar(Static):
 
     def __init__(self) -> None:
         super().__init__(id="topbar")
+        self.auto_links = False
         self._shown: Content | None = None
 
     def show(self, snapshot: Snapshot | None, *, view: str, interval: float, paused: bool, wall: float) -> None:
@@ -29,13 +30,13 @@ class TopBar(Static):
         width = self.size.width
         left: list[Piece] = [(" SAGE ", "bold $text on $primary"), " "]
         for number, name in enumerate(VIEWS, 1):
-            style = "bold $text-primary underline" if name == view else "$text-muted"
+            style = "bold $text-primary" if name == view else "$foreground-muted"
             left += [(f"{number} {name.title()}", f"{style} @click=screen.view('{name}')"), "  "]
         right = _right(snapshot, interval, paused, wall)
         start, end = line(*left), line(*right)
         room = width - start.cell_length - end.cell_length
-        middle = clip(_place(snapshot), room - 2) if snapshot is not None and room > 12 else ""
-        content = line(start, (middle, "$text-disabled"), " " * max(1, room - len(middle)), end)
+        middle = _clip_left(_place(snapshot), room - 2) if snapshot is not None and room > 12 else ""
+        content = line(start, (middle, "$foreground-muted"), " " * max(1, room - len(middle)), end)
         if self._shown is None or not content.is_same(self._shown):
             self._shown = content
             self.update(content)
@@ -43,7 +44,7 @@ class TopBar(Static):
 
 def _right(snapshot: Snapshot | None, interval: float, paused: bool, wall: float) -> list[Piece]:
     if snapshot is None:
-        return [("reading … ", "$text-muted")]
+        return [("reading … ", "$foreground-muted")]
     parts: list[Piece] = _health(snapshot)
     behind = wall - snapshot.taken_at
     if paused:
@@ -51,7 +52,7 @@ def _right(snapshot: Snapshot | None, interval: float, paused: bool, wall: float
     elif behind > max(BEHIND_S, 2.5 * interval):
         parts += ["  ", (f" data {duration(behind)} old ", "bold reverse $text-error")]
     else:
-        parts += ["  ", (f"every {interval:g} s", "$text-muted")]
+        parts += ["  ", (f"every {interval:g} s", "$foreground-muted")]
     return [*parts, " "]
 
 
@@ -59,7 +60,7 @@ def _health(snapshot: Snapshot) -> list[Piece]:
     daemons = snapshot.stack.daemons
     ready = sum(daemon.state == "ready" for daemon in daemons)
     if not daemons:
-        return [("○ nothing runs", "$text-muted")]
+        return [("○ nothing runs", "$foreground-muted")]
     style = "$text-success" if ready == len(daemons) else "$text-warning" if ready else "$text-error"
     symbol = "●" if ready == len(daemons) else "▲" if ready else "✖"
     return [(f"{symbol} {ready}/{len(daemons)} ready", style)]
@@ -68,3 +69,8 @@ def _health(snapshot: Snapshot) -> list[Piece]:
 def _place(snapshot: Snapshot) -> str:
     home, user = snapshot.home, str(Path.home())
     return "~" + home.removeprefix(user) if home.startswith(user + "/") else home
+
+
+def _clip_left(text: str, width: int) -> str:
+    """The end of a path tells more than its beginning."""
+    return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
