@@ -1,27 +1,15 @@
-"""A snapshot of the dashboard's numbers as lines of text and as plain JSON values."""
+"""A snapshot of the dashboard's numbers as lines of text, one a service: for a shell to pick apart and to watch."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sage.tui.format import count, latency, percent, rate
 
 if TYPE_CHECKING:
     from sage.tui.data import Quantiles, Snapshot
-
-
-def as_dict(snapshot: Snapshot) -> dict[str, Any]:
-    """Everything measured, without the histories that only curves need; None where a number is not known."""
-    return {key: _without_histories(value) for key, value in asdict(snapshot).items()}
-
-
-def as_line(snapshot: Snapshot) -> str:
-    """The same in one line."""
-    return json.dumps(as_dict(snapshot), ensure_ascii=False)
 
 
 def lines(snapshot: Snapshot) -> list[str]:
@@ -56,11 +44,3 @@ def _lines(snapshot: Snapshot) -> Iterator[str]:
 
 def _latencies(name: str, values: Quantiles) -> str:
     return f"{name} p50={latency(values.p50)} p95={latency(values.p95)} p99={latency(values.p99)}"
-
-
-def _without_histories(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_histories(v) for k, v in value.items() if not k.endswith("_history")}
-    if isinstance(value, list | tuple):
-        return [_without_histories(item) for item in value]
-    return value

@@ -6,7 +6,9 @@ import sys
 
 from sage.cli import exit_codes
 from sage.cli.conversation import Conversation
+from sage.cli.failure import report
 from sage.cli.output import say, style
+from sage.common.errors import SageError
 
 _HELP = """/new    start over
 /help   this list
@@ -36,8 +38,12 @@ def talk(conversation: Conversation) -> int:
 
 
 def _turn(conversation: Conversation, text: str) -> None:
-    if not conversation.answer(text):
-        say(style("(cut short)", "dim", stream=sys.stderr))
+    """One question; an error is told and the conversation goes on."""
+    try:
+        if not conversation.answer(text):
+            say(style("(cut short)", "dim", stream=sys.stderr))
+    except SageError as error:
+        report(error, debug=False, command="chat")
 
 
 def _command(conversation: Conversation, text: str) -> None:

@@ -1,21 +1,34 @@
-"""``sage monitor``: the dashboard on a terminal; without one, the same facts as text."""
+"""``sage monitor``: the dashboard on a terminal; without one, the same facts as text or JSON."""
 
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
-from sage.cli.output import result
+import typer
+
+from sage.cli.output import emit_json, result
 from sage.common.home import SageHome
 
 
-def dashboard() -> None:
+def dashboard(
+    context: typer.Context,
+    interval: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="How often it looks.")] = 1.0,
+    json: Annotated[bool, typer.Option("--json", help="Print what it knows as JSON and leave.")] = False,
+) -> None:
     """Open the dashboard; where there is no terminal, print what it would show."""
-    home = SageHome.find()
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        from sage.tui.app import run
-
-        run(home)
+    if context.invoked_subcommand is not None:
         return
-    from sage.tui import snapshot
+    home = SageHome.find()
+    if json:
+        from sage.tui import snapshot_json
 
-    result(snapshot(home))
+        emit_json(snapshot_json(home))
+    elif sys.stdin.isatty() and sys.stdout.isatty():
+        from sage.tui import run
+
+        raise typer.Exit(run(home, interval=interval))
+    else:
+        from sage.tui import snapshot
+
+        result(snapshot(home).rstrip())

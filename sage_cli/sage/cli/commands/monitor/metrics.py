@@ -19,8 +19,11 @@ def metrics(
     json: Annotated[bool, typer.Option("--json", help="JSON; with --live one object a line.")] = False,
 ) -> None:
     """Print load, rates and latencies of the running services and pipelines."""
-    from sage.cli.metrics_view import as_dict, as_line, lines
+    import json as json_module
+
+    from sage.cli.metrics_view import lines
     from sage.tui.data import Collector
+    from sage.tui.text import plain
 
     collector = Collector(SageHome.find())
     try:
@@ -34,7 +37,7 @@ def metrics(
         while True:
             shown = collector.collect()
             if json:
-                result(as_line(shown)) if live else emit_json(as_dict(shown))
+                result(json_module.dumps(plain(shown))) if live else emit_json(plain(shown))
             else:
                 result("\n".join(lines(shown)))
             if not live:
