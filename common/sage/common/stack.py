@@ -7,6 +7,7 @@ also when the supervisor, a daemon or the whole machine was killed. No superviso
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,8 @@ def read_status(home: SageHome | None = None) -> StackStatus:
     """What runs now. Never raises for a missing or damaged file.
 
     With a living supervisor this reads files and /proc only. Without one, each daemon that still lives is asked once
-    for its health (at most PROBE_TIMEOUT_S), because nobody has kept its state up to date.
+    for its health (at most PROBE_TIMEOUT_S), because nobody has kept its state up to date. Inside a daemon nobody is
+    asked: it would wait for its neighbours, or for itself, on its own event loop.
     """
     home = home or SageHome.find()
     record, notes = _load(home)
@@ -113,7 +115,7 @@ def read_status(home: SageHome | None = None) -> StackStatus:
     alive = supervisor is not None
     entries = record.get("daemons")
     daemons = [
-        _truth(name, entry, alive)
+        _truth(name, entry, alive, ask=not alive and "SAGE_DAEMON" not in os.environ)
         for name, entry in (entries.items() if isinstance(entries, dict) else ())
         if isinstance(entry, dict)
     ]
@@ -124,11 +126,11 @@ def read_status(home: SageHome | None = None) -> StackStatus:
     return status
 
 
-def _truth(name: str, entry: dict[str, Any], supervised: bool) -> DaemonStatus:
+def _truth(name: str, entry: dict[str, Any], supervised: bool, *, ask: bool) -> DaemonStatus:
     daemon = DaemonStatus.from_record(name, entry)
     identity = ProcessIdentity.from_record(entry)
     if identity is not None and identity.alive():
-        if not supervised:
+        if ask:
             daemon.state, daemon.last_error = _ask(daemon, str(entry.get("health_path") or "/health"))
         return daemon
     if daemon.running or (daemon.state == "backing-off" and not supervised):

@@ -67,15 +67,7 @@ class SupervisorClient:
             "replace": replace,
             "notes": list(notes),
         }
-        deadline = time.monotonic() + _ENDING_S
-        while True:
-            self.ensure_running()
-            try:
-                return _daemons(self._ask(request, on_event))
-            except DaemonError as error:
-                if error.code != wire.ENDING or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
+        return _daemons(self._insist(request, on_event))
 
     def stop(self, names: Iterable[str] | None = None) -> list[DaemonStatus]:
         """Stop these daemons (None: all, and then the supervisor ends too); returns what was stopped.
@@ -84,10 +76,14 @@ class SupervisorClient:
         """
         wanted = None if names is None else list(names)
         if self._ping() is not None:
-            stopped = _daemons(self._ask({"op": "stop", "names": wanted}))
-            if wanted is None:
-                self._wait_gone()
-            return stopped
+            try:
+                stopped = _daemons(self._ask({"op": "stop", "names": wanted}))
+            except OSError:  # it was just ending
+                pass
+            else:
+                if wanted is None:
+                    self._wait_gone()
+                return stopped
         from sage.supervisor.rescue import stop_without_supervisor
 
         return stop_without_supervisor(self.home, wanted)
@@ -99,9 +95,8 @@ class SupervisorClient:
         on_event: Callable[[DaemonStatus], None] | None = None,
     ) -> list[DaemonStatus]:
         """Stop these daemons (None: all) and start them again with the same specs; as `start` otherwise."""
-        self.ensure_running()
         request = {"op": "restart", "names": None if names is None else list(names), "wait": wait}
-        return _daemons(self._ask(request, on_event))
+        return _daemons(self._insist(request, on_event))
 
     def status(self) -> StackStatus:
         """What runs now; the same truth as `read_status`."""
@@ -109,9 +104,26 @@ class SupervisorClient:
 
     def shutdown(self) -> None:
         """Stop every daemon and end the supervisor; returns when it is gone. Nothing happens when none runs."""
-        if self._ping() is not None:
+        if self._ping() is None:
+            return
+        try:
             self._ask({"op": "shutdown"})
-            self._wait_gone()
+        except OSError:  # it was just ending
+            pass
+        self._wait_gone()
+
+    def _insist(self, request: dict[str, Any], on_event: Callable[[DaemonStatus], None] | None) -> dict[str, Any]:
+        """Ask, and ask the next supervisor where this one is just ending."""
+        deadline = time.monotonic() + _ENDING_S
+        while True:
+            self.ensure_running()
+            try:
+                return self._ask(request, on_event)
+            except (DaemonError, OSError) as error:
+                ending = isinstance(error, OSError) or error.code == wire.ENDING
+                if not ending or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     def _wait_gone(self) -> None:
         deadline = time.monotonic() + _ENDING_S
@@ -135,14 +147,19 @@ class SupervisorClient:
         on_event: Callable[[DaemonStatus], None] | None = None,
         patience_s: float | None = None,
     ) -> dict[str, Any]:
-        """Send one request and read to its end. Raises OSError without a supervisor, else what it answered."""
+        """Send one request and read to its end. Raises OSError without a supervisor, or what it answered."""
+        silent = True
         wire.check_socket_folder(self.home.socket.parent, make=False)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(_CONNECT_S)
-            connection.connect(os.fspath(self.home.socket))
+            try:
+                connection.connect(os.fspath(self.home.socket))
+            except (TimeoutError, BlockingIOError) as error:  # it lives and accepts nobody
+                raise _mute(self.home) from error
             connection.settimeout(patience_s)
             connection.sendall(json.dumps({"version": wire.VERSION, **request}).encode() + b"\n")
             for message in _messages(connection):
+                silent = False
                 if "event" in message:
                     if on_event is not None:
                         on_event(_status(message["daemon"]))
@@ -150,8 +167,8 @@ class SupervisorClient:
                     return message
                 else:
                     raise _error(message.get("error") or {})
-        if request["op"] == "ping":
-            raise ConnectionResetError  # it ended between the connection and the answer
+        if silent:
+            raise ConnectionResetError("the supervisor ended between the connection and the answer")
         raise DaemonError(
             "The supervisor ended before it answered",
             cause=f"see {self.home.logs / 'supervisor.log'}",

@@ -25,8 +25,9 @@ class BaseDocument:
     metadata: Metadata = field(default_factory=Metadata)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.metadata, Metadata):
-            object.__setattr__(self, "metadata", Metadata(self.metadata))
+        given: object = self.metadata
+        if isinstance(given, Mapping) and not isinstance(given, Metadata):  # a plain mapping is welcome
+            object.__setattr__(self, "metadata", Metadata(given))
         if not self.id:
             digest = hashlib.sha256(f"{self.source}\0{self.text}".encode("utf-8", "surrogatepass"))
             object.__setattr__(self, "id", digest.hexdigest()[:32])
