@@ -1,0 +1,206 @@
+"""`LocalEnvironment`: where pipelines are built and run on this machine."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import sys
+import threading
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, overload
+
+from sage.common.errors import PipelineError
+from sage.core.api.config import parse_config
+from sage.core.api.datastream import DataStream, DataStreamSink, KeyedStream
+from sage.core.api.function.functions import BatchFunction, SourceFunction
+from sage.core.api.function.service_calls import ServiceCalls
+from sage.core.api.job_handle import JobHandle
+from sage.core.graph.explain import as_json, as_text
+from sage.core.graph.logical import LogicalGraph
+from sage.core.graph.origin import Origin
+from sage.core.graph.plan import PhysicalPlan, build_plan
+from sage.core.graph.source import SourceSpec
+from sage.core.graph.spec import OperatorKind
+from sage.core.runtime import session
+from sage.core.runtime.local.job import LocalJob
+from sage.core.runtime.local.wiring import JobContext
+from sage.core.runtime.services import ServiceRegistry
+
+__all__ = ["LocalEnvironment"]
+
+R = TypeVar("R")
+
+
+class LocalEnvironment:
+    """Builds pipelines and runs them on threads of this process.
+
+    `config` takes dotted or nested keys: `parallelism` (1), `buffer.timeout` (10 ms: how long a record may wait to
+    travel with others), `buffer.size` (1024 records), `channel.capacity` (4 batches between two tasks), `chaining`
+    (true: operators are fused).
+
+    Jobs are recorded in the `.sage/` directory if there is one: `$SAGE_HOME`, the nearest one at or above the current
+    folder, or the one in the home directory. `sage run` makes one.
+    """
+
+    def __init__(self, name: str, config: Mapping[str, Any] | None = None) -> None:
+        origin = Origin.of_caller()
+        if not isinstance(name, str) or not name.strip():
+            raise PipelineError(f"An environment needs a name ({origin})", cause=f"got {name!r}")
+        self.name = name
+        self._settings = parse_config(config, origin)
+        self._graph = LogicalGraph()
+        self._submitted: set[int] = set()
+        self._services = ServiceRegistry()
+        self._origin = origin
+        weakref.finalize(self, self._services.close)
+        session.current().built(self)
+
+    @property
+    def parallelism(self) -> int:
+        """The parallelism of operators that name none; `sage run --parallelism` overrides it."""
+        return session.current().parallelism or self._settings.parallelism
+
+    def from_collection(self, data: Iterable[R], *, name: str | None = None) -> DataStream[R]:
+        """A stream of the records of a list or another iterable; read in order by one subtask."""
+        origin = Origin.of_caller()
+        return self._source(SourceSpec.collection(data, origin), name or "from_collection", 1, origin)
+
+    @overload
+    def from_batch(self, data: BatchFunction[R] | type[BatchFunction[R]], *, name: str | None = ...) -> DataStream[R]: ...
+    @overload
+    def from_batch(self, data: Iterable[R] | Callable[[], Iterable[R]], *, name: str | None = ...) -> DataStream[R]: ...
+    def from_batch(self, data: Any, *, name: str | None = None) -> DataStream[Any]:
+        """A bounded stream: a list, an iterable, a BatchFunction, or a function that returns (or yields) the records."""
+        origin = Origin.of_caller()
+        return self._source(SourceSpec.batch(data, origin), name or "from_batch", 1, origin)
+
+    @overload
+    def from_source(
+        self, source: SourceFunction[R] | type[SourceFunction[R]], *, name: str | None = ..., parallelism: int = ...
+    ) -> DataStream[R]: ...
+    @overload
+    def from_source(self, source: Iterable[R], *, name: str | None = ..., parallelism: int = ...) -> DataStream[R]: ...
+    @overload
+    def from_source(
+        self, source: Callable[[], Iterable[R] | R], *, name: str | None = ..., parallelism: int = ...
+    ) -> DataStream[R]: ...
+    def from_source(self, source: Any, *, name: str | None = None, parallelism: int = 1) -> DataStream[Any]:
+        """A stream of a SourceFunction (class or instance), a generator (function), or a function called for each record.
+
+        With a parallelism above 1 every subtask reads a source of its own.
+        """
+        origin = Origin.of_caller()
+        return self._source(SourceSpec.any(source, origin), name or "from_source", parallelism, origin)
+
+    def register_service(self, name: str, factory: Any, *args: Any, **kwargs: Any) -> None:
+        """Offer a service to all functions: made with `factory(*args, **kwargs)` on first use, shared, closed with the
+        environment (`close()`, the end of a `with` block or of the program) through its `close` method if it has one."""
+        self._services.register(name, factory, args, kwargs)
+
+    @property
+    def call_service(self) -> ServiceCalls:
+        """The services, as functions see them: `env.call_service["name"].method(…)`."""
+        return ServiceCalls(self._services)
+
+    def submit(
+        self,
+        *pipelines: DataStream[Any] | DataStreamSink,
+        block: bool = True,
+        autostop: bool = True,
+    ) -> JobHandle:
+        """Run what was built since the last `submit()`, or only what belongs to these pipelines.
+
+        Returns when everything is out, with `block=False` at once. A job ends when its sources do, with `autostop` or
+        without; Ctrl-C stops the reading and lets what was read run out, a second one aborts. Raises PipelineError when
+        an operator fails.
+        """
+        plan = self._plan(pipelines)
+        job = self._job(plan)
+        handle = JobHandle(job)
+        session.current().submitted(job)
+        job.start()
+        if block:
+            self._run_out(handle)
+        return handle
+
+    def explain(self, format: Literal["text", "json"] = "text") -> str:  # noqa: A002 - the word for it
+        """The physical plan of everything that was built: tasks, fused operators, how records travel between them."""
+        plan = build_plan(self._graph, range(len(self._graph.nodes)), self.parallelism, chaining=self._settings.chaining)
+        return as_json(self.name, plan) if format == "json" else as_text(self.name, plan)
+
+    def close(self) -> None:
+        """Close the services that were made."""
+        self._services.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def unsubmitted(self) -> list[str]:
+        """The operators that no `submit()` has run, by name."""
+        return [node.name for node in self._graph.nodes if node.index not in self._submitted]
+
+    def _source(self, spec: SourceSpec, name: str, parallelism: int, origin: Origin) -> DataStream[Any]:
+        node = self._graph.add(
+            OperatorKind.SOURCE,
+            name=name,
+            function=None,
+            inputs=(),
+            parallelism=parallelism,
+            origin=origin,
+            source=spec,
+        )
+        return DataStream(self, node)
+
+    def _plan(self, pipelines: tuple[DataStream[Any] | DataStreamSink, ...]) -> PhysicalPlan:
+        for pipeline in pipelines:
+            if not isinstance(pipeline, (DataStream, DataStreamSink)) or pipeline.env is not self:
+                raise PipelineError(
+                    f"submit() got something that is no pipeline of this environment ({Origin.of_caller()})",
+                    cause=f"got {pipeline!r:.80}",
+                    hint="pass what .sink(...) or .print() returned, or nothing",
+                )
+        wanted = {pipeline._node.index for pipeline in pipelines}
+        chosen = self._graph.component(wanted) if wanted else {node.index for node in self._graph.nodes}
+        chosen -= self._submitted
+        plan = build_plan(self._graph, chosen, self.parallelism, chaining=self._settings.chaining)
+        self._submitted |= chosen
+        for node in plan.dangling():
+            session.warn(f"the records of {node.name!r} ({node.origin}) go nowhere: end it with .print() or .sink(...)")
+        return plan
+
+    def _job(self, plan: PhysicalPlan) -> LocalJob:
+        running = session.current()
+        context = JobContext(
+            job_id=uuid.uuid4().hex[:12],
+            name=self.name,
+            settings=replace(self._settings, parallelism=self.parallelism),
+            services=self._services,
+            stopping=threading.Event(),
+            aborted=threading.Event(),
+        )
+        path = self._origin.file
+        return LocalJob(plan, context, running.reporter(path=path, parallelism=self.parallelism))
+
+    def _run_out(self, handle: JobHandle) -> None:
+        try:
+            handle.wait()
+        except KeyboardInterrupt:
+            print("stopping: what was read still runs out (Ctrl-C again aborts)", file=sys.stderr)
+            handle.cancel()
+            try:
+                with contextlib.suppress(PipelineError):
+                    handle.wait()
+            except KeyboardInterrupt:
+                handle.abort()
+                raise
+            raise

@@ -1,0 +1,78 @@
+"""A plan for people (text) and for programs (JSON)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sage.core.graph.plan import PhysicalEdge, PhysicalOperator, PhysicalPlan, TaskPlan
+
+__all__ = ["as_dict", "as_json", "as_text"]
+
+
+def as_text(name: str, plan: PhysicalPlan) -> str:
+    """One block a task: its operators, what each runs and where that stands, and where its records come from."""
+    operators = sum(1 for _ in plan.operators())
+    lines = [f"{name}: {_count(operators, 'operator')} in {_count(len(plan.tasks), 'task')}"]
+    for task in plan.tasks:
+        lines.append(f"  task {task.index + 1} × {task.parallelism}{_inputs(plan, task)}")
+        lines.extend(_operator_lines(task.head, "    "))
+    return "\n".join(lines)
+
+
+def as_dict(name: str, plan: PhysicalPlan) -> dict[str, Any]:
+    """The plan as plain JSON values."""
+    return {
+        "name": name,
+        "bounded": plan.bounded,
+        "tasks": [
+            {
+                "id": task.index,
+                "name": task.name,
+                "parallelism": task.parallelism,
+                "operators": [_operator_dict(operator) for operator in task.head.walk()],
+            }
+            for task in plan.tasks
+        ],
+        "edges": [
+            {"source": edge.source, "target": edge.target, "partitioning": str(edge.partitioning)} for edge in plan.edges
+        ],
+    }
+
+
+def as_json(name: str, plan: PhysicalPlan) -> str:
+    """`as_dict` as indented JSON."""
+    return json.dumps(as_dict(name, plan), indent=2)
+
+
+def _operator_lines(operator: PhysicalOperator, indent: str) -> list[str]:
+    node = operator.node
+    what = node.source or node.function
+    function = f"  {what.label()}" if what is not None else ""
+    keyed = f"  keyed by {operator.key.label()}" if operator.key is not None else ""
+    lines = [f"{indent}{node.name}{function}{keyed}  [{node.origin}]"]
+    for child in operator.children:
+        lines.extend(_operator_lines(child, indent + "  "))
+    return lines
+
+
+def _operator_dict(operator: PhysicalOperator) -> dict[str, Any]:
+    node = operator.node
+    return {
+        "id": node.uid,
+        "name": node.name,
+        "kind": str(node.kind),
+        "function": node.function.label() if node.function is not None else None,
+        "key": operator.key.label() if operator.key is not None else None,
+        "file": node.origin.file,
+        "line": node.origin.line,
+    }
+
+
+def _inputs(plan: PhysicalPlan, task: TaskPlan) -> str:
+    edges: list[PhysicalEdge] = [edge for edge in plan.edges if edge.target == task.index]
+    return "".join(f"  ← task {edge.source + 1} ({edge.partitioning})" for edge in edges)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,148 @@
+"""The physical plan: which operators run fused in one task, how many subtasks each task has, what joins them.
+
+Two operators are fused (Flink: chained) when the edge between them is a plain forward one: the same parallelism, no key
+to partition by (or nothing to partition over), and a single input. A chain may branch: a stream with two consumers
+hands each record to both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from sage.common.errors import PipelineError
+from sage.core.graph.logical import LogicalEdge, LogicalGraph, LogicalNode
+from sage.core.graph.spec import FunctionSpec, OperatorKind, Partitioning
+
+__all__ = ["PhysicalEdge", "PhysicalOperator", "PhysicalPlan", "TaskPlan", "build_plan"]
+
+MAX_FUSED = 64  # operators in one generated function
+MAX_LOOPS = 12  # nested loops in it (flat_map, process); Python allows 20 blocks
+
+
+@dataclass(slots=True)
+class PhysicalOperator:
+    """An operator inside a task; children are fused to it, outputs are numbers of edges that leave the task."""
+
+    node: LogicalNode
+    key: FunctionSpec | None = None
+    children: list[PhysicalOperator] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
+    depth: int = 1
+    loops: int = 0
+
+    def walk(self) -> Iterator[PhysicalOperator]:
+        """This operator and all that are fused below it, in the order in which they run."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+@dataclass(slots=True)
+class PhysicalEdge:
+    """Between two tasks."""
+
+    index: int
+    source: int
+    target: int
+    partitioning: Partitioning
+    key: FunctionSpec | None
+
+
+@dataclass(slots=True)
+class TaskPlan:
+    """A chain of operators and the number of its parallel subtasks."""
+
+    index: int
+    head: PhysicalOperator
+    parallelism: int
+
+    @property
+    def name(self) -> str:
+        return " → ".join(operator.node.name for operator in self.head.walk())
+
+
+@dataclass(slots=True)
+class PhysicalPlan:
+    """Tasks in topological order, and the edges between them."""
+
+    tasks: list[TaskPlan]
+    edges: list[PhysicalEdge]
+
+    @property
+    def bounded(self) -> bool:
+        """True when every source is known to end."""
+        return all(node.source.bounded for node in (task.head.node for task in self.tasks) if node.source is not None)
+
+    def operators(self) -> Iterator[PhysicalOperator]:
+        for task in self.tasks:
+            yield from task.head.walk()
+
+    def dangling(self) -> list[LogicalNode]:
+        """Operators whose results go nowhere."""
+        return [
+            operator.node
+            for operator in self.operators()
+            if not operator.children and not operator.outputs and operator.node.kind is not OperatorKind.SINK
+        ]
+
+
+def build_plan(graph: LogicalGraph, selected: Iterable[int], parallelism: int, *, chaining: bool = True) -> PhysicalPlan:
+    """Plan the selected nodes (closed under inputs). Raises PipelineError when there is nothing to run."""
+    builder = _Builder(parallelism, chaining)
+    chosen = set(selected)
+    for node in graph.nodes:
+        if node.index in chosen:
+            builder.place(node)
+    if not builder.tasks:
+        raise PipelineError(
+            "There is nothing to run",
+            cause="no pipeline was built since the last submit()",
+            hint="start one with env.from_collection(...) and end it with .print() or .sink(...)",
+        )
+    return PhysicalPlan(builder.tasks, builder.edges)
+
+
+class _Builder:
+    def __init__(self, parallelism: int, chaining: bool) -> None:
+        self.parallelism = parallelism
+        self.chaining = chaining
+        self.tasks: list[TaskPlan] = []
+        self.edges: list[PhysicalEdge] = []
+        self._placed: dict[int, tuple[TaskPlan, PhysicalOperator]] = {}
+
+    def place(self, node: LogicalNode) -> None:
+        wanted = node.parallelism or (1 if node.kind is OperatorKind.SOURCE else self.parallelism)
+        operator = PhysicalOperator(node)
+        if len(node.inputs) == 1 and self._fuses(node, node.inputs[0], wanted):
+            edge = node.inputs[0]
+            task, parent = self._placed[edge.source]
+            operator.key = edge.key
+            operator.depth = parent.depth + 1
+            operator.loops = parent.loops + (node.kind in (OperatorKind.FLAT_MAP, OperatorKind.PROCESS))
+            parent.children.append(operator)
+        else:
+            task = TaskPlan(len(self.tasks), operator, wanted)
+            self.tasks.append(task)
+            for edge in node.inputs:
+                operator.key = edge.key
+                self._connect(edge, task)
+        self._placed[node.index] = (task, operator)
+
+    def _fuses(self, node: LogicalNode, edge: LogicalEdge, wanted: int) -> bool:
+        task, parent = self._placed[edge.source]
+        room = sum(1 for _ in task.head.walk()) < MAX_FUSED and parent.loops < MAX_LOOPS
+        forward = task.parallelism == wanted and (edge.key is None or wanted == 1)
+        return self.chaining and room and forward and node.kind is not OperatorKind.UNION
+
+    def _connect(self, edge: LogicalEdge, target: TaskPlan) -> None:
+        task, parent = self._placed[edge.source]
+        if edge.key is not None and target.parallelism > 1:
+            partitioning = Partitioning.HASH
+        elif task.parallelism == target.parallelism:
+            partitioning = Partitioning.FORWARD
+        else:
+            partitioning = Partitioning.REBALANCE
+        physical = PhysicalEdge(len(self.edges), task.index, target.index, partitioning, edge.key)
+        self.edges.append(physical)
+        parent.outputs.append(physical.index)

@@ -1,0 +1,33 @@
+"""A user's exception, told as: which operator, at which line of the user's file, with which record."""
+
+from __future__ import annotations
+
+from sage.common.errors import PipelineError
+from sage.core.graph.origin import Origin, raised_at
+
+__all__ = ["operator_failed"]
+
+_SHOWN = 120  # characters of a record
+
+
+def operator_failed(name: str, error: BaseException, origin: Origin, *, record: object = None, phase: str = "") -> PipelineError:
+    """The PipelineError for what a function raised; `phase` is `open` or `close` when it was not at a record."""
+    where = raised_at(error.__traceback__) or origin
+    text = str(error)
+    cause = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    at = f" in {phase}()" if phase else f" at record {_shown(record)}"
+    hint = f"look at {where}" if where == origin else f"look at {where}; the operator was added at {origin}"
+    return PipelineError(
+        f"Operator {name!r} failed ({where})",
+        cause=f"{cause}{at}",
+        hint=hint,
+        details={"operator": name, "file": where.file, "line": where.line, "error": type(error).__name__},
+    )
+
+
+def _shown(record: object) -> str:
+    try:
+        text = repr(record)
+    except Exception:  # a user's __repr__ may do anything
+        return f"of type {type(record).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

@@ -1,0 +1,183 @@
+"""Where a source task's records come from. Each input looks like a channel: `take` gives batches, then the end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Protocol
+
+from sage.core.api.function.base_function import StopSignal
+from sage.core.runtime.events import EndOfStream, Item, JobAborted
+
+__all__ = ["CollectionInput", "ReaderInput", "TaskInput", "calls"]
+
+_CHUNK = 256
+_END: Any = object()
+_POLL = 0.02  # seconds; how often a waiting side looks by itself
+_JOIN = 0.2
+_QUICK = 0.001  # seconds; a source that gives a chunk in less is read in chunks
+
+
+class TaskInput(Protocol):
+    """What a task reads."""
+
+    @property
+    def depth(self) -> int:
+        """Records that wait here."""
+
+    def take(self, limit: int, timeout: float | None) -> Item | None:
+        """At most `limit` records, or a control event; None when nothing came within `timeout` seconds."""
+
+    def close(self) -> None:
+        """No more will be taken."""
+
+
+class CollectionInput:
+    """A sequence in memory, sliced. Ends early once the job is stopping."""
+
+    def __init__(self, data: Sequence[Any], stopping: threading.Event) -> None:
+        self._data = data
+        self._position = 0
+        self._stopping = stopping
+
+    @property
+    def depth(self) -> int:
+        return 0
+
+    def take(self, limit: int, timeout: float | None) -> Item | None:
+        start = self._position
+        if start >= len(self._data) or self._stopping.is_set():
+            return EndOfStream()
+        self._position = start + limit
+        return list(self._data[start : start + limit])
+
+    def close(self) -> None:
+        self._position = len(self._data)
+
+
+class ReaderInput:
+    """An iterator that may wait, read ahead in a thread of its own.
+
+    So a record is processed as soon as it is there, whatever the next one takes. At most `capacity` records are read
+    ahead. The iterator is made, advanced and closed in the reader's thread.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Iterator[Any]],
+        *,
+        name: str,
+        capacity: int,
+        stopping: threading.Event,
+        aborted: threading.Event,
+    ) -> None:
+        self._make = make
+        self._capacity = capacity
+        self._stopping = stopping
+        self._aborted = aborted
+        self._records: deque[Any] = deque()
+        lock = threading.Lock()
+        self._arrived = threading.Condition(lock)
+        self._room = threading.Condition(lock)
+        self._chunk = 1
+        self._done = False
+        self._closed = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._read, name=f"{name}-reader", daemon=True)
+        self._started = False
+
+    @property
+    def depth(self) -> int:
+        return len(self._records)
+
+    def take(self, limit: int, timeout: float | None) -> Item | None:
+        """As TaskInput. Once the job is stopping, what was read is still given, then the end."""
+        if not self._started:
+            self._started = True
+            self._thread.start()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._arrived:
+            while not self._records:
+                if self._aborted.is_set():
+                    raise JobAborted
+                if self._error is not None:
+                    raise self._error
+                if self._done or self._stopping.is_set():
+                    return EndOfStream()
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    return None
+                # Inside a chunk the reader does not notify; look again by ourselves.
+                poll = _POLL if self._chunk > 1 else 5 * _POLL
+                self._arrived.wait(poll if remaining is None else min(poll, remaining))
+        records, popleft = self._records, self._records.popleft
+        batch = [popleft() for _ in range(min(limit, len(records)))]
+        with self._room:
+            self._room.notify()
+        return batch
+
+    def close(self) -> None:
+        """Tell the reader to stop; one that is blocked in the user's code is left behind (a daemon thread)."""
+        with self._room:
+            self._closed = True
+            self._room.notify_all()
+        if self._started:
+            self._thread.join(_JOIN)
+
+    def _read(self) -> None:
+        try:
+            iterator = self._make()
+            try:
+                self._pump(iterator)
+            finally:
+                close = getattr(iterator, "close", None)
+                if callable(close):
+                    close()
+        except BaseException as error:  # handed to the task's thread
+            self._error = error
+        with self._arrived:
+            self._done = True
+            self._arrived.notify_all()
+
+    def _pump(self, iterator: Iterator[Any]) -> None:
+        """One record at a time while the source is slow, in chunks while it is quick."""
+        records = self._records
+        while not self._is_over():
+            started = time.monotonic()
+            record = next(iterator, _END)
+            if record is _END:
+                return
+            records.append(record)
+            if self._chunk > 1:
+                records.extend(islice(iterator, self._chunk - 1))
+            with self._arrived:
+                self._arrived.notify()
+            self._chunk = min(_CHUNK, self._chunk * 4) if time.monotonic() - started < _QUICK else 1
+            if len(records) >= self._capacity:
+                self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        with self._room:
+            while len(self._records) > self._capacity // 2 and not self._is_over():
+                self._room.wait(_POLL)
+
+    def _is_over(self) -> bool:
+        return self._closed or self._stopping.is_set() or self._aborted.is_set()
+
+
+def calls(function: Callable[[], Any]) -> Iterator[Any]:
+    """The records of a source function: what each call returns until StopSignal, or what its generator yields."""
+    while True:
+        try:
+            record = function()
+        except (StopSignal, StopIteration):
+            return
+        if isinstance(record, StopSignal) or record is StopSignal:
+            return
+        if isinstance(record, Iterator) and hasattr(record, "send"):
+            yield from record
+            return
+        yield record

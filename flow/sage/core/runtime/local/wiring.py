@@ -1,0 +1,203 @@
+"""Makes the subtasks of a plan and joins them with in-process channels."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sage.core.api.function.base_function import BaseFunction, FunctionContext
+from sage.core.api.function.functions import ProcessContext
+from sage.core.api.function.service_calls import ServiceProvider
+from sage.core.graph.plan import PhysicalEdge, PhysicalOperator, PhysicalPlan, TaskPlan
+from sage.core.graph.source import SourceKind, SourceSpec
+from sage.core.graph.spec import BoundFunction, FunctionSpec, OperatorKind, Partitioning
+from sage.core.runtime.chain import Chain, ChainOperator
+from sage.core.runtime.channel import InputGate
+from sage.core.runtime.inputs import CollectionInput, ReaderInput, TaskInput, calls
+from sage.core.runtime.output import Output
+from sage.core.runtime.settings import RuntimeSettings
+from sage.core.runtime.task import OpenFunction, Task
+
+__all__ = ["JobContext", "wire"]
+
+
+@dataclass(slots=True, frozen=True)
+class JobContext:
+    """What all tasks of a job share."""
+
+    job_id: str
+    name: str
+    settings: RuntimeSettings
+    services: ServiceProvider
+    stopping: threading.Event
+    aborted: threading.Event
+
+
+def wire(plan: PhysicalPlan, job: JobContext) -> tuple[list[Task], list[InputGate]]:
+    """All subtasks of the plan, in topological order, and the gates between them."""
+    gates = _gates(plan, job)
+    tasks = [_Subtask(plan, task, number, gates, job).build() for task in plan.tasks for number in range(task.parallelism)]
+    return tasks, list(gates.values())
+
+
+def _gates(plan: PhysicalPlan, job: JobContext) -> dict[tuple[int, int], InputGate]:
+    gates: dict[tuple[int, int], InputGate] = {}
+    for task in plan.tasks:
+        incoming = [edge for edge in plan.edges if edge.target == task.index]
+        if incoming:
+            senders = sum(_senders(plan, edge) for edge in incoming)
+            for number in range(task.parallelism):
+                gates[task.index, number] = InputGate(senders, job.settings.channel_capacity, job.aborted)
+    return gates
+
+
+def _senders(plan: PhysicalPlan, edge: PhysicalEdge) -> int:
+    """How many channels an edge brings to each receiving subtask."""
+    return 1 if edge.partitioning is Partitioning.FORWARD else plan.tasks[edge.source].parallelism
+
+
+def _first_channel(plan: PhysicalPlan, edge: PhysicalEdge) -> int:
+    """The number of the edge's first channel at its receivers."""
+    return sum(_senders(plan, e) for e in plan.edges if e.target == edge.target and e.index < edge.index)
+
+
+class _Subtask:
+    """Builds one subtask."""
+
+    def __init__(
+        self, plan: PhysicalPlan, task: TaskPlan, number: int, gates: dict[tuple[int, int], InputGate], job: JobContext
+    ) -> None:
+        self._plan = plan
+        self._task = task
+        self._number = number
+        self._gates = gates
+        self._job = job
+        self._functions: list[OpenFunction] = []
+        self._edges: dict[int, Output] = {}
+
+    def build(self) -> Task:
+        settings = self._job.settings
+        source = self._input()
+        operators: list[ChainOperator] = []
+        self._operator(self._task.head, operators)
+        gate = self._gates.get((self._task.index, self._number))
+        return Task(
+            self._task,
+            self._number,
+            source=source,
+            chain=Chain(operators, self._edges, settings.buffer_size),
+            outputs=list(self._edges.values()),
+            functions=self._functions,
+            slice_limit=settings.buffer_size,
+            timeout=settings.buffer_timeout,
+            aborted=self._job.aborted,
+            preferring=partial(setattr, gate, "preferred") if gate is not None else _nobody,
+        )
+
+    def _input(self) -> TaskInput:
+        gate = self._gates.get((self._task.index, self._number))
+        source = self._task.head.node.source
+        if source is None:
+            assert gate is not None, "a task without a source has an input"
+            return GateInput(gate)
+        if source.kind is SourceKind.COLLECTION:
+            return CollectionInput(source.data, self._job.stopping)
+        return ReaderInput(
+            self._iterator(source),
+            name=self._task.head.node.name,
+            capacity=2 * self._job.settings.buffer_size,
+            stopping=self._job.stopping,
+            aborted=self._job.aborted,
+        )
+
+    def _iterator(self, source: SourceSpec) -> Callable[[], Iterator[Any]]:
+        """Makes the iterator of a source; called in the thread that reads it."""
+        if source.function is None:
+            return partial(iter, source.data)
+        bound = source.function.bind(self._number, self._task.parallelism)
+        records = partial(calls, bound.call) if source.kind is SourceKind.FUNCTION else lambda: iter(bound.call())
+        if bound.instance is None:
+            return records
+        return partial(_framed, bound.instance, self._context(self._task.head), records)
+
+    def _operator(self, plan: PhysicalOperator, into: list[ChainOperator]) -> ChainOperator:
+        function = plan.node.function
+        call = self._bound(plan, function).call if function is not None else _nobody
+        key = self._bound(plan, plan.key).call if plan.key is not None else None
+        context = ProcessContext(self._context(plan)) if plan.node.kind is OperatorKind.PROCESS else None
+        operator = ChainOperator(plan, call, key, context)
+        into.append(operator)
+        for number in plan.outputs:
+            self._edges[number] = self._output(plan, self._plan.edges[number])
+        operator.children.extend(self._operator(child, into) for child in plan.children)
+        return operator
+
+    def _output(self, plan: PhysicalOperator, edge: PhysicalEdge) -> Output:
+        first = _first_channel(self._plan, edge)
+        if edge.partitioning is Partitioning.FORWARD:
+            receivers = [(self._gates[edge.target, self._number], first)]
+        else:
+            targets = range(self._plan.tasks[edge.target].parallelism)
+            receivers = [(self._gates[edge.target, target], first + self._number) for target in targets]
+        by_key = edge.key if edge.partitioning is Partitioning.HASH else None
+        return Output(
+            [(gate, channel) for gate, channel in receivers],
+            edge.partitioning,
+            (by_key, self._bound(plan, by_key).call) if by_key is not None else None,
+            size=self._job.settings.buffer_size,
+            timeout=self._job.settings.buffer_timeout,
+        )
+
+    def _bound(self, plan: PhysicalOperator, spec: FunctionSpec) -> BoundFunction:
+        bound = spec.bind(self._number, self._task.parallelism)
+        if isinstance(bound.instance, BaseFunction):
+            self._functions.append(OpenFunction(bound.instance, self._context(plan)))
+        return bound
+
+    def _context(self, plan: PhysicalOperator) -> FunctionContext:
+        return FunctionContext(
+            job_id=self._job.job_id,
+            job_name=self._job.name,
+            operator=plan.node.name,
+            operator_id=plan.node.uid,
+            subtask_index=self._number,
+            parallelism=self._task.parallelism,
+            services=self._job.services,
+            stopping=self._job.stopping,
+        )
+
+
+class GateInput:
+    """A gate as a task's input; batches come as the senders cut them."""
+
+    def __init__(self, gate: InputGate) -> None:
+        self._gate = gate
+
+    @property
+    def depth(self) -> int:
+        return self._gate.depth
+
+    def take(self, limit: int, timeout: float | None) -> Any:
+        return self._gate.take(timeout)
+
+    def close(self) -> None:
+        """Senders find out through the job's `aborted` event."""
+
+
+def _framed(
+    instance: BaseFunction, context: FunctionContext, records: Callable[[], Iterator[Any]]
+) -> Iterator[Any]:
+    """The records between `open` and `close` of their source, all in one thread."""
+    instance._context = context
+    try:
+        instance.open(context)
+        yield from records()
+    finally:
+        instance.close()
+
+
+def _nobody(*_: Any) -> None:
+    """Called where there is nothing to call."""
