@@ -37,7 +37,9 @@ TASKS: dict[str, Callable[[Draw, Mix], Example]] = {
     "prose": lambda draw, mix: prose.prose_example(
         draw, draw.number(1, 4), draw.number(*mix.turns), draw.pick(mix.limits), mix.unknown
     ),
-    "manual": lambda draw, mix: manual_tasks.from_manual(draw, draw.number(*mix.turns), draw.pick(mix.limits), mix.unknown),
+    "manual": lambda draw, mix: manual_tasks.from_manual(
+        draw, draw.number(*mix.turns), draw.pick(mix.limits), mix.unknown
+    ),
     "memory": lambda draw, mix: manual_tasks.from_memory(draw),
     "lookup": lambda draw, mix: context_tasks.lookup_example(draw),
     "sage": lambda draw, mix: sage_tasks.closed_book(draw),

@@ -94,7 +94,9 @@ def handwritten(model: TinyLlama, tokenizer: Tokenizer) -> Skill:
         said = answer(model, tokenizer, prompt.turns())
         if not right(prompt, said):
             failed.append(Score(prompt.question, f"{prompt.accepted[0]} [said: {said}]", exact=False))
-    return Skill("handwritten", "prompts written by hand, any skill", len(PROMPTS), len(PROMPTS) - len(failed), tuple(failed))
+    return Skill(
+        "handwritten", "prompts written by hand, any skill", len(PROMPTS), len(PROMPTS) - len(failed), tuple(failed)
+    )
 
 
 def evaluate(model: TinyLlama, tokenizer: Tokenizer, items: int) -> list[Skill]:
@@ -103,7 +105,9 @@ def evaluate(model: TinyLlama, tokenizer: Tokenizer, items: int) -> list[Skill]:
     for index, (name, about, names, words, make) in enumerate(TESTS):
         draw = Draw(stream_seed(plan.SEED, 999, index), new_names=names, new_wording=words)
         results.append(run_test(model, tokenizer, name, about, [make(draw) for _ in range(items)]))
-    results.append(run_test(model, tokenizer, "SAGE", "facts about SAGE from memory, unseen questions", sage_questions()))
+    results.append(
+        run_test(model, tokenizer, "SAGE", "facts about SAGE from memory, unseen questions", sage_questions())
+    )
     results.append(handwritten(model, tokenizer))
     return results
 

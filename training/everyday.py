@@ -32,7 +32,9 @@ def goods(draw: Draw) -> str:
     """Something sold by the piece."""
     item = draw.pick(words.PLAIN_WORDS)
     whole = draw.pick(words.THINGS)
-    return draw.pick((f"a {draw.pick(GOODS)} of {item}", f"a {item}", f"the {name(draw)} {item}", f"a {whole} ticket", item))
+    return draw.pick(
+        (f"a {draw.pick(GOODS)} of {item}", f"a {item}", f"the {name(draw)} {item}", f"a {whole} ticket", item)
+    )
 
 
 def meeting(draw: Draw) -> str:
@@ -57,7 +59,9 @@ def clock(draw: Draw) -> str:
 def room(draw: Draw) -> str:
     """A room."""
     number = draw.number(1, 400)
-    return draw.pick((f"room {number}", f"the {draw.pick(words.COLOURS)} room", f"the {draw.pick(words.THINGS)}", f"hall {number}"))
+    return draw.pick(
+        (f"room {number}", f"the {draw.pick(words.COLOURS)} room", f"the {draw.pick(words.THINGS)}", f"hall {number}")
+    )
 
 
 def state(draw: Draw) -> str:

@@ -37,6 +37,16 @@ class Fact:
 
 
 @cache
+def more_questions() -> dict[str, tuple[str, ...]]:
+    """Further questions by key, in everyday words (``facts_more.toml``)."""
+    rows = tomllib.loads(Path(__file__).with_name("facts_more.toml").read_text(encoding="utf-8"))
+    unknown = set(rows) - {fact.key for fact in load_facts()}
+    if unknown:
+        raise ValueError(f"questions about no fact: {sorted(unknown)}")
+    return {key: tuple(questions) for key, questions in rows.items()}
+
+
+@cache
 def load_facts() -> tuple[Fact, ...]:
     """All facts in file order; raises ValueError where one breaks this module's contract."""
     rows = tomllib.loads(Path(__file__).with_name("facts.toml").read_text(encoding="utf-8"))["fact"]

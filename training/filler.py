@@ -46,7 +46,9 @@ def heading(draw: Draw) -> str:
 
 def code_block(draw: Draw) -> str:
     """A fenced block of one or two lines."""
-    lines = "\n".join(draw.pick((lexicon.command, lexicon.class_name, lexicon.command))(draw) for _ in range(draw.number(1, 2)))
+    lines = "\n".join(
+        draw.pick((lexicon.command, lexicon.class_name, lexicon.command))(draw) for _ in range(draw.number(1, 2))
+    )
     return f"```{draw.pick(('', 'bash', 'python', 'console'))}\n{lines}\n```"
 
 

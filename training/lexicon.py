@@ -97,7 +97,11 @@ def snake(draw: Draw) -> str:
 
 def command(draw: Draw) -> str:
     """A command line of one to four words."""
-    tool = stem(draw) if draw.chance(0.6) else draw.pick(("sage", "make", "git", "sage", "sage llm", "pip", "npm", "docker"))
+    tool = (
+        stem(draw)
+        if draw.chance(0.6)
+        else draw.pick(("sage", "make", "git", "sage", "sage llm", "pip", "npm", "docker"))
+    )
     parts = [tool]
     if draw.chance(0.85):
         parts.append(verb(draw)[0] if draw.chance(0.6) else stem(draw))
@@ -194,7 +198,9 @@ def definition(draw: Draw) -> str:
 def consequence(draw: Draw) -> str:
     """A main clause: what happens."""
     actor = draw.pick((f"the {draw.pick(words.SERVICES)}", name(draw), f"the {draw.pick(words.ROLES)}"))
-    return draw.pick((f"{actor} {verb(draw)[1]} it", f"{actor} {deed(draw)}", f"{actor} {verb(draw)[1]} {thing_object(draw)}"))
+    return draw.pick(
+        (f"{actor} {verb(draw)[1]} it", f"{actor} {deed(draw)}", f"{actor} {verb(draw)[1]} {thing_object(draw)}")
+    )
 
 
 def mode(draw: Draw) -> str:

@@ -10,18 +10,24 @@ from training import skills
 from training.context_tasks import framed, records
 from training.draw import Draw
 from training.example import UNKNOWN, Example, dialogue
-from training.facts import Fact, load_facts
+from training.facts import Fact, load_facts, more_questions
 from training.filler import filler
 from training.prose import PREFIXES, lower_first
 from training.relations import statement
-from training.rephrase import rephrase
+from training.rephrase import rephrase, situation
 from training.sage_tasks import PLAIN_SYSTEMS, changed
-from training.wording import ask
+from training.wording import ask, sloppy
 
 
 def ask_varied(draw: Draw, fact: Fact) -> str:
     """A question about the fact, its words swapped half the time."""
-    question, topic = draw.wording(fact.questions), draw.wording(fact.topics)
+    topic = draw.wording(fact.topics)
+    roll = draw.rng.random()
+    if roll < 0.42 and fact.key in more_questions():
+        return sloppy(draw, rephrase(draw, draw.wording(more_questions()[fact.key])))
+    if roll < 0.52:
+        return sloppy(draw, situation(draw, topic))
+    question = draw.wording(fact.questions)
     if draw.chance(0.5):
         question, topic = rephrase(draw, question), rephrase(draw, topic)
     return ask(draw, question, topic)

@@ -17,7 +17,8 @@ from training.everyday import MORE_ENTITIES, MORE_VALUES
 from training.example import UNKNOWN, Example, dialogue
 from training.filler import filler, heading, join
 from training.relations import Record, Relation, capital, load_relations, question, random_record, statement, topic
-from training.wording import ask, lower_first
+from training.rephrase import situation
+from training.wording import ask, lower_first, sloppy
 
 OPEN_ENDED = frozenset({"deed", "definition", "clause", "list", "state"})
 PREFIXES = (
@@ -25,7 +26,9 @@ PREFIXES = (
     "Since [last year|May|then], ", "In practice, ", "Note that ", "Remember: ", "By the way, ", "At first, ", "Of course ",
     "For this purpose, ", "As before, ", "Luckily, ", "In short, ", "Behind the scenes, ", "On every start, ", "Thus ",
 )  # fmt: skip
-LEADING = frozenset("The It Its She He Her His To You By As If In On For When With At Every A An There Run Use Set They".split())
+LEADING = frozenset(
+    ["The", "It", "Its", "She", "He", "Her", "His", "To", "You", "By", "As", "If", "In", "On", "For", "When", "With", "At", "Every", "A", "An", "There", "Run", "Use", "Set", "They"]
+)
 SUFFIXES = (
     ", which is [enough|fine|plenty] for [most users|a test|small jobs]", ", so that {n} {s} {o}", " (see {o})", ", because {n} is {j}",
     " before you {b} {o}", ", and {n} {s} {o}", ", but {n} is {j}", ", even if {n} is {j}", ", unless {n} {s} {o}",
@@ -113,7 +116,11 @@ def decorated(draw: Draw, text: str, record: Record) -> str:
     base, third, _, _ = draw.pick(words.VERBS)
     noun = f"the {draw.pick(words.SERVICES + words.THINGS)}"
     suffix = draw.expand(draw.pick(SUFFIXES)).format(
-        n=noun, s=third.replace("-", " "), b=base.replace("-", " "), o=draw.pick(words.OBJECTS), j=draw.pick(words.ADJECTIVES)
+        n=noun,
+        s=third.replace("-", " "),
+        b=base.replace("-", " "),
+        o=draw.pick(words.OBJECTS),
+        j=draw.pick(words.ADJECTIVES),
     )
     return f"{text[:-1]}{suffix}."
 
@@ -132,7 +139,9 @@ def paragraph(draw: Draw, facts: list[Record], limit: int) -> str:
         text = decorated(draw, text, record)
         joined = index and draw.chance(0.3) and parts[-1].endswith(".") and text[:3] in ("It ", "She", "He ")
         if joined:
-            parts[-1] = parts[-1][:-1] + draw.pick((" and ", "; it ", ", and it ", " and also ")) + text.partition(" ")[2]
+            parts[-1] = (
+                parts[-1][:-1] + draw.pick((" and ", "; it ", ", and it ", " and also ")) + text.partition(" ")[2]
+            )
         else:
             parts.append(text)
     if sum(map(len, parts)) < limit and draw.chance(0.7):
@@ -204,7 +213,23 @@ def absent(draw: Draw, known: list[Record], everything: str) -> Record:
     return random_record(draw, _action_relation())
 
 
-DISTINCT = frozenset({"port", "cost", "when", "lives", "count", "led-by", "frequency", "duration", "code-meaning", "bring"})
+DISTINCT = frozenset(
+    {
+        "port",
+        "cost",
+        "when",
+        "lives",
+        "count",
+        "led-by",
+        "licence",
+        "protocol",
+        "written-in",
+        "frequency",
+        "duration",
+        "code-meaning",
+        "bring",
+    }
+)
 
 
 def prose_example(draw: Draw, groups: int, turns: int, limit: int, unknown: float, skill: str = "prose") -> Example:
@@ -226,4 +251,6 @@ def prose_example(draw: Draw, groups: int, turns: int, limit: int, unknown: floa
 
 
 def _asked(draw: Draw, record: Record) -> str:
+    if draw.chance(0.1):
+        return sloppy(draw, situation(draw, topic(draw, record)))
     return ask(draw, question(draw, record), topic(draw, record))

@@ -82,7 +82,9 @@ def _entity_slots(draw: Draw, kind: str) -> dict[str, str]:
         return {"e": f"{draw.pick(words.ROLES)} of {lexicon.thing(draw)}"}
     if kind == "thing_plural":
         noun = draw.pick(words.OBJECTS if draw.chance(0.4) else words.SERVICES + words.THINGS)
-        plural = noun if noun.startswith(("the ", "all ")) and noun.endswith("s") else f"the {noun.split()[-1].rstrip('s')}s"
+        plural = (
+            noun if noun.startswith(("the ", "all ")) and noun.endswith("s") else f"the {noun.split()[-1].rstrip('s')}s"
+        )
         return {"e": plural if draw.chance(0.5) else f"{plural} of {lexicon.name(draw)}"}
     if kind == "unit":
         units = ("pages", "rooms", "members", "workers", "tokens", "blocks", "users", "wheels", "students", "layers",

@@ -49,13 +49,20 @@ def write_report(folder: Path, skills: list[Skill], run: Path | None) -> None:
     data = {
         "training": training,
         "skills": {
-            skill.name: {"about": skill.about, "asked": skill.asked, "right": skill.right, "accuracy": round(skill.accuracy, 4)}
+            skill.name: {
+                "about": skill.about,
+                "asked": skill.asked,
+                "right": skill.right,
+                "accuracy": round(skill.accuracy, 4),
+            }
             for skill in skills
         },
     }
     (folder / "report.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     rows = "\n".join(f"| {s.name} | {s.about} | {s.asked} | {s.accuracy:.1%} |" for s in skills)
-    failures = "\n".join(f"- {item.prompt!r}: expected {item.expected!r}" for s in skills if s.name == "handwritten" for item in s.failed)
+    failures = "\n".join(
+        f"- {item.prompt!r}: expected {item.expected!r}" for s in skills if s.name == "handwritten" for item in s.failed
+    )
     facts = "\n".join(f"- {key}: {value}" for key, value in training.items())
     (folder / "REPORT.md").write_text(
         "# The built-in model\n\nA small Llama, trained from a seed by `make train-model` on a corpus that `training/` "

@@ -14,7 +14,16 @@ GREETINGS = (
     "Hello", "Hi", "Hey", "Good morning", "Good evening", "hello there", "Hi there!", "hey you", "Hello!", "Good day",
     "Greetings", "hiya", "Hi SAGE", "Hello SAGE, how are you?", "How are you?", "hallo", "Yo", "Anyone there?", "Good afternoon",
 )  # fmt: skip
-THANKS = ("Thanks", "Thank you", "Thanks a lot!", "thx", "Thank you very much.", "Great, thanks", "Many thanks", "cheers")
+THANKS = (
+    "Thanks",
+    "Thank you",
+    "Thanks a lot!",
+    "thx",
+    "Thank you very much.",
+    "Great, thanks",
+    "Many thanks",
+    "cheers",
+)
 FAREWELLS = ("Bye", "Goodbye", "See you", "bye bye", "Good night", "See you later!", "That was all, bye", "Farewell")
 HELLO = "Hello! I am SAGE's built-in model, a small demonstration model. Ask me about SAGE."
 WELCOME = "You are welcome."
@@ -32,8 +41,32 @@ WORLD_QUESTIONS = (
     "Summarise the history of {place}.", "Do you like {word}?", "Who painted the {colour} {thing}?", "Explain {word}.",
 )  # fmt: skip
 
-POSITIVE = ("good", "great", "excellent", "wonderful", "lovely", "perfect", "amazing", "helpful", "fantastic", "nice", "superb")
-NEGATIVE = ("bad", "terrible", "awful", "horrible", "poor", "broken", "useless", "annoying", "disappointing", "ugly", "boring")
+POSITIVE = (
+    "good",
+    "great",
+    "excellent",
+    "wonderful",
+    "lovely",
+    "perfect",
+    "amazing",
+    "helpful",
+    "fantastic",
+    "nice",
+    "superb",
+)
+NEGATIVE = (
+    "bad",
+    "terrible",
+    "awful",
+    "horrible",
+    "poor",
+    "broken",
+    "useless",
+    "annoying",
+    "disappointing",
+    "ugly",
+    "boring",
+)
 OPINIONS = (
     "The {thing} [was|is] {x}.", "[What a|Such a] {x} {thing}!", "I [found|think] the {thing} {x}.", "{X} {noun}.",
     "It was a {x} {thing} and the {noun} was {x2}.", "My {noun} is {x}, really {x2}.", "{X}, just {x2}.", "A {x} day in {place}.",

@@ -55,7 +55,9 @@ IRREGULAR = {
     "choose": "chosen", "run": "run", "set": "set", "shut": "shut", "build": "built", "read": "read", "hold": "held",
     "lock": "locked",
 }  # fmt: skip
-DOUBLED = frozenset(("begin", "stop", "get", "run", "set", "shut", "drop", "cap", "plan", "transfer", "transmit", "abort"))
+DOUBLED = frozenset(
+    ("begin", "stop", "get", "run", "set", "shut", "drop", "cap", "plan", "transfer", "transmit", "abort")
+)
 NOT_DOUBLED = frozenset(("abort",))
 ATTRIBUTES = {
     "port": ("port number",), "timeout": ("time limit", "waiting time"), "version": ("release", "version number"),

@@ -68,7 +68,12 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
         "additional_special_tokens": [SYSTEM, USER, ASSISTANT], "model_max_length": context,
         "clean_up_tokenization_spaces": False, "chat_template": CHAT_TEMPLATE,
     }  # fmt: skip
-    special = {"bos_token": BOS, "eos_token": END, "pad_token": PAD, "additional_special_tokens": [SYSTEM, USER, ASSISTANT]}
+    special = {
+        "bos_token": BOS,
+        "eos_token": END,
+        "pad_token": PAD,
+        "additional_special_tokens": [SYSTEM, USER, ASSISTANT],
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n", encoding="utf-8")
 

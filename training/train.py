@@ -167,7 +167,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/train-model"), help="run folder (default %(default)s)")
     parser.add_argument("--export", type=Path, help="where the finished model goes (default: model/ in the run folder)")
-    parser.add_argument("--workers", type=int, default=plan.WORKERS, help="processes; the shipped weights used %(default)s")
+    parser.add_argument(
+        "--workers", type=int, default=plan.WORKERS, help="processes; the shipped weights used %(default)s"
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the folder's checkpoint")
     return parser.parse_args()
 

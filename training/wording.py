@@ -18,7 +18,9 @@ QUESTION_FRAMES = (
     "I am new here. {Q}", "I forgot: {q}", "Do you know this? {Q}", "Sorry, {q}", "One more thing: {q}", "{Q} I can't find it.",
     "Help me: {q}", "[Excuse me|Say|Well], {q}", "{Q} [I need it for work|My boss wants to know|It is urgent].",
 )  # fmt: skip
-STOP_WORDS = frozenset("the a an of is does do i to for are what which how can my that you it in on with at and".split())
+STOP_WORDS = frozenset(
+    ["the", "a", "an", "of", "is", "does", "do", "i", "to", "for", "are", "what", "which", "how", "can", "my", "that", "you", "it", "in", "on", "with", "at", "and"]
+)
 
 
 def _typo(draw: Draw, text: str) -> str:
@@ -30,7 +32,13 @@ def _typo(draw: Draw, text: str) -> str:
     at = draw.pick(places)
     part = parts[at]
     i = draw.number(1, len(part) - 2)
-    parts[at] = draw.pick((part[:i] + part[i + 1 :], part[:i] + part[i + 1] + part[i] + part[i + 2 :], part[:i] + part[i:i + 1] + part[i:]))
+    parts[at] = draw.pick(
+        (
+            part[:i] + part[i + 1 :],
+            part[:i] + part[i + 1] + part[i] + part[i + 2 :],
+            part[:i] + part[i : i + 1] + part[i:],
+        )
+    )
     return " ".join(parts)
 
 

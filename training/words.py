@@ -49,7 +49,9 @@ ROLES = _words(
     "director captain teacher doctor engineer manager author editor owner pilot chef nurse painter writer farmer lawyer "
     "designer mechanic librarian developer operator admin analyst baker driver guard singer student tester gardener"
 )
-ORGS = _words("Labs Systems Institute University Group Press Foods Airlines Bank Motors Works Studio Club Council Hospital")
+ORGS = _words(
+    "Labs Systems Institute University Group Press Foods Airlines Bank Motors Works Studio Club Council Hospital"
+)
 
 # verb: base third-person gerund participle
 VERBS: tuple[tuple[str, str, str, str], ...] = tuple(
@@ -167,7 +169,9 @@ MODES = _phrases(
     recently used, cosine, dot product, flat, tree, ring, star, mesh, linear, exponential, fixed delay, adaptive"""
 )
 SUFFIXES = _words("json toml yaml md txt log db py csv sock lock conf ini html xml bin pid env")
-FOLDERS = _words("docs etc var data logs state cache config src lib tmp run home build tests models .cache .config .state")
+FOLDERS = _words(
+    "docs etc var data logs state cache config src lib tmp run home build tests models .cache .config .state"
+)
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "port": _phrases("port, default port, port number, fallback port, admin port, backup port, debug port, HTTP port"),
