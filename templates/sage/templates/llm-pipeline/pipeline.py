@@ -24,7 +24,7 @@ from pathlib import Path
 
 from sage.common.errors import UsageError
 from sage.core.api import LocalEnvironment
-from sage.core.api.function import FunctionContext, MapFunction, SinkFunction
+from sage.core.api.function import MapFunction, SinkFunction
 from sage.llm import UnifiedInferenceClient
 from sage.middleware.services.vdb import VDBService
 
@@ -120,42 +120,35 @@ def pack(units: list[str], glue: str) -> Iterator[str]:
         yield text
 
 
-class Asker(MapFunction):
-    """An operator that talks to the gateway."""
-
-    def open(self, context: FunctionContext) -> None:
-        self.client = UnifiedInferenceClient.create()
-
-    def close(self) -> None:
-        self.client.close()
-
-
-class Embed(Asker):
+class Embed(MapFunction[list[Passage], tuple[list[Passage], list[list[float]]]]):
     """All passages of a document become vectors in one request."""
 
     def process(self, passages: list[Passage]) -> tuple[list[Passage], list[list[float]]]:
-        return passages, self.client.embed([f"{passage.heading}\n{passage.text}" for passage in passages])
+        texts = [f"{passage.heading}\n{passage.text}" for passage in passages]
+        return passages, self.call_service["gateway"].embed(texts)
 
 
-class Store(SinkFunction):
+class Store(SinkFunction[tuple[list[Passage], list[list[float]]]]):
+    """Passages and vectors go into the vector store."""
+
     def process(self, record: tuple[list[Passage], list[list[float]]]) -> None:
         passages, vectors = record
         self.call_service["vectors"].add(vectors, metadata=[asdict(passage) for passage in passages])
 
 
-class Retrieve(Asker):
+class Retrieve(MapFunction[Question, Question]):
     """The passages nearest to the question."""
 
     def process(self, question: Question) -> Question:
         started = time.perf_counter()
-        [vector] = self.client.embed([question.text])
+        [vector] = self.call_service["gateway"].embed([question.text])
         hits = self.call_service["vectors"].search(vector, top_k=TOP_K)
         question.passages = [Passage(**hit.metadata) for hit in hits]
         question.seconds = time.perf_counter() - started
         return question
 
 
-class Answer(Asker):
+class Answer(MapFunction[Question, Question]):
     """What the model says, given these passages."""
 
     def process(self, question: Question) -> Question:
@@ -165,7 +158,7 @@ class Answer(Asker):
             {"role": "system", "content": SYSTEM},
             {"role": "user", "content": f"Context:\n{context}\n\nQuestion: {question.text}"},
         ]
-        question.answer = self.client.chat(messages, temperature=0, max_tokens=48).strip()
+        question.answer = self.call_service["gateway"].chat(messages, temperature=0, max_tokens=48).strip()
         question.seconds += time.perf_counter() - started
         return question
 
@@ -179,35 +172,38 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     args.docs = args.docs.resolve()
     args.files = sorted(path for ending in ("md", "txt") for path in args.docs.rglob(f"*.{ending}"))
+    again = "sage run local pipeline.py --"
     if not args.files:
-        raise UsageError(f"No documents in {args.docs}", cause="it holds no .md or .txt file", hint="--docs FOLDER")
+        raise UsageError(
+            f"No documents in {args.docs}", cause="no .md or .txt file is there", hint=f"{again} --docs FOLDER"
+        )
     if not args.questions.is_file():
-        raise UsageError(f"There is no file {args.questions}", cause="one question a line", hint="--questions FILE")
+        cause = "it should hold one question a line"
+        raise UsageError(f"There is no file {args.questions}", cause=cause, hint=f"{again} --questions FILE")
     return args
 
 
 def main() -> None:
     args = arguments()
-    vectors = VDBService()
-    answered: list[Question] = []
-
-    indexing = LocalEnvironment("index-documents")
-    indexing.register_service("vectors", lambda: vectors)
-    passages = indexing.from_collection(args.files).map(lambda path: split(path, args.docs.parent), name="split")
-    passages.map(Embed, name="embed").sink(Store, name="store")
-    indexing.submit()
-
-    asking = LocalEnvironment("answer-questions")
-    asking.register_service("vectors", lambda: vectors)
     questions = [Question(line) for line in args.questions.read_text(encoding="utf-8").splitlines() if line.strip()]
-    answers = asking.from_collection(questions).map(Retrieve, name="retrieve").map(Answer, name="answer")
+    answered: list[Question] = []
+    env = LocalEnvironment("llm-pipeline")
+    env.register_service("gateway", UnifiedInferenceClient.create)
+    env.register_service("vectors", VDBService)
+
+    documents = env.from_collection(args.files)
+    passages = documents.map(lambda path: split(path, args.docs.parent), name="split").filter(bool, name="not-empty")
+    passages.map(Embed, name="embed").sink(Store, name="store")
+    env.submit()
+
+    answers = env.from_collection(questions).map(Retrieve, name="retrieve").map(Answer, name="answer")
     answers.print()
     answers.sink(answered.append, name="keep")
-    asking.submit()
+    env.submit()
 
     args.answers.write_text("".join(question.row() + "\n" for question in answered), encoding="utf-8")
     middle, slow = (quantile([question.seconds for question in answered], q) for q in (0.5, 0.95))
-    print(f"{len(args.files)} documents, {vectors.count()} passages, {len(answered)} questions")
+    print(f"{len(args.files)} documents, {env.call_service['vectors'].count()} passages, {len(answered)} questions")
     print(f"seconds per answer: {middle:.2f} at the median, {slow:.2f} at the 95th percentile")
 
 
