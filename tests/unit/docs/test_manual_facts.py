@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from training.facts import Fact, load_facts
+from training.facts import Fact, load_facts, more_questions
 
 from sage.common.components.sage_embedding import EmbeddingFactory
 
@@ -58,15 +58,16 @@ def test_links_between_the_pages_lead_somewhere() -> None:
 
 
 def test_no_question_of_the_template_is_one_that_the_model_is_trained_on() -> None:
-    trained = {plain(question) for fact in load_facts() for question in fact.questions}
-    trained |= {
-        plain(f"{start} {topic}") for fact in load_facts() for topic in fact.topics for start in ("what is", "tell me")
-    }
+    questions = [question for fact in load_facts() for question in fact.questions]
+    questions += [question for more in more_questions().values() for question in more]
+    trained = [set(plain(question).split()) for question in questions]
 
-    asked = [plain(line) for line in (TEMPLATE / "questions.txt").read_text().splitlines()]
+    asked = [set(plain(line).split()) for line in (TEMPLATE / "questions.txt").read_text().splitlines()]
 
-    assert len(asked) == len(set(asked)) == 10
-    assert not trained & set(asked)
+    assert len(asked) == 10
+    for words in asked:
+        nearest = max(trained, key=lambda other: len(words & other) / len(words | other))
+        assert len(words & nearest) / len(words | nearest) < 0.7, (words, nearest)
 
 
 def test_hash_retrieval_finds_the_right_passage_for_every_question(pipeline: ModuleType) -> None:
