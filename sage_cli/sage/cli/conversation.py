@@ -34,10 +34,11 @@ class Conversation:
         cls, *, model: str | None, system: str | None, max_tokens: int | None, temperature: float | None
     ) -> Conversation:
         """A conversation through the local gateway; options that are None are left to the model."""
+        from sage.cli.chosen import chosen_text
         from sage.llm import UnifiedInferenceClient
 
         given = {"max_tokens": max_tokens, "temperature": temperature}
-        client = UnifiedInferenceClient.create(default_llm_model=model)
+        client = UnifiedInferenceClient.create(default_llm_model=model or chosen_text("chat.model"))
         return cls(client, system=system, options={k: v for k, v in given.items() if v is not None})
 
     def answer(self, text: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sage.cli.checks.check import Check
 from sage.cli.checks.machine import accelerator, disk, python, wsl
-from sage.cli.checks.packages import extras, model_cache, torch
+from sage.cli.checks.packages import builtin_model, extras, model_cache, torch
 from sage.cli.checks.state import ports, state_directory
 from sage.common.home import SageHome
 
@@ -20,6 +20,7 @@ def run_checks(home: SageHome) -> list[Check]:
         disk(home),
         *ports(home),
         wsl(),
+        builtin_model(),
         model_cache(),
         *extras(),
         state_directory(home),

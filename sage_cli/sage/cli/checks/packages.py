@@ -42,8 +42,23 @@ def extras() -> list[Check]:
     return [_extra(name, packages) for name, packages in sorted(named.items())]
 
 
+def builtin_model() -> Check:
+    """The model that comes with SAGE: its files are there."""
+    from sagellm_core import builtin
+
+    folder = builtin.path()
+    weights = list(folder.glob("*.safetensors"))
+    missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    missing += [] if weights else ["*.safetensors"]
+    if missing:
+        step = f"Install SAGE again:  pip install --force-reinstall {DISTRIBUTION}"
+        return Check("built-in model", "fail", f"{', '.join(missing)} not in {folder}", step)
+    size = sum(path.stat().st_size for path in weights)
+    return Check("built-in model", "ok", f"{builtin.MODEL_ID}, {size / 1e6:.1f} MB")
+
+
 def model_cache() -> Check:
-    """The built-in model, and what Hugging Face has downloaded on this machine."""
+    """What Hugging Face has downloaded on this machine."""
     from sage.cli.stack.models import cached_models, hub_cache
 
     names = sorted(name for name, _ in cached_models())

@@ -22,9 +22,10 @@ def embed(
 ) -> None:
     """Turn texts into vectors, one JSON object a line."""
     wanted = list(texts or _lines_of_stdin())
+    from sage.cli.chosen import chosen_text
     from sage.llm import UnifiedInferenceClient
 
-    client = UnifiedInferenceClient.create(default_embedding_model=model)
+    client = UnifiedInferenceClient.create(default_embedding_model=model or chosen_text("embedding.model"))
     try:
         vectors = client.embed(wanted)
     finally:

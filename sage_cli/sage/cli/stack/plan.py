@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 
+from sage.cli.chosen import chosen
 from sage.cli.stack.models import BUILTIN, HASH, find_embedding_model, find_llm_model
 from sage.common.config.ports import LOOPBACK, SagePorts
 from sage.common.config.settings import Settings
@@ -90,15 +91,13 @@ def _port(
     place: _Place, asked: int | None, settings: Settings, home: SageHome, host: str, taken: set[int]
 ) -> tuple[int, str]:
     """The port, and the note when a default had to move. A port from the environment or sage.toml was chosen too."""
-    setting = settings.get(place.setting)
-    chosen = asked
-    if chosen is None and not setting.is_default and setting.origin != str(home.daemon_json):
-        chosen = settings.port(place.setting)
+    setting = chosen(place.setting, home, settings)
+    explicit = settings.port(place.setting) if asked is None and setting is not None else asked
     try:
-        choice = SagePorts.choose(place.default, chosen, host=host, fallbacks=_fallbacks(place), taken=taken)
+        choice = SagePorts.choose(place.default, explicit, host=host, fallbacks=_fallbacks(place), taken=taken)
     except PortInUseError as error:
         free = SagePorts.find_available_port(host=host, taken=taken)
-        origin = "" if asked is not None else f"  (now from {setting.origin})"
+        origin = f"  (now from {setting.origin})" if asked is None and setting is not None else ""
         raise PortInUseError(
             error.port, error.holder, hint=f"Take another port:  sage llm serve {place.option} {free}{origin}"
         ) from None
