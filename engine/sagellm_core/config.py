@@ -83,7 +83,7 @@ class WorkloadSection(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    segments: list[Literal["short", "long", "stress"]] = Field(default_factory=lambda: ["short"])
+    segments: list[Literal["short", "long", "stress"]] = ["short"]
     concurrency: int = Field(default=1, ge=1)
     request_timeout_s: float = Field(default=60, gt=0)
     warmup_requests: int = Field(default=0, ge=0)

@@ -1,7 +1,7 @@
 """Errors of the engine, each with the protocol's code, so that Python, HTTP and the CLI say the same thing.
 
-    EngineError(ModelError)          SAGE-E007   a request or the engine failed; `error_code` says how
-    └── ModelLoadError               SAGE-E008   a model folder cannot be found, read or run
+EngineError(ModelError)          SAGE-E007   a request or the engine failed; `error_code` says how
+└── ModelLoadError               SAGE-E008   a model folder cannot be found, read or run
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ threads. Importing this module does not import torch.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from time import monotonic
 from typing import Any
@@ -67,8 +67,12 @@ class LLMEngine:
         def on_ready(error: BaseException | None) -> None:
             loop.call_soon_threadsafe(_settle, ready, error)
 
+        def on_stopped() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(stopped.set)
+
         self._loop, self._bundle, self._core, self._stopped = loop, bundle, core, stopped
-        start_thread(core, on_ready, lambda: loop.call_soon_threadsafe(stopped.set))
+        start_thread(core, on_ready, on_stopped)
         try:
             await ready
         except BaseException:
@@ -108,10 +112,7 @@ class LLMEngine:
     ) -> Response:
         """The whole answer to a prompt (text or token ids). Raises EngineError when it cannot be given."""
         request = _request(prompt, sampling_params, max_tokens, request_id)
-        response = await self._answer(request)
-        if response.error is not None and response.finish_reason == "error":
-            raise EngineError.from_protocol(response.error)
-        return response
+        return await self.complete(request)
 
     async def stream(
         self,
@@ -120,7 +121,7 @@ class LLMEngine:
         sampling_params: SamplingParams | None = None,
         max_tokens: int | None = None,
         request_id: str | None = None,
-    ) -> AsyncIterator[StreamEvent]:
+    ) -> AsyncGenerator[StreamEvent, None]:
         """Events as they come: start, deltas, end. Leaving the loop early cancels the request.
 
         Raises EngineError before the first event when the request is refused; what fails later is in the end event.
@@ -133,6 +134,16 @@ class LLMEngine:
         async with aclosing(self._events(state)) as events:
             async for event in events:
                 yield event
+
+    async def complete(self, request: Request) -> Response:
+        """The whole answer to a protocol request. Raises EngineError when it cannot be given.
+
+        A request that `cancel` ended gives what there was, with finish_reason "cancelled".
+        """
+        response = await self._answer(request)
+        if response.error is not None and response.finish_reason == "error":
+            raise EngineError.from_protocol(response.error)
+        return response
 
     async def execute(self, request: Request) -> Response:
         """The whole answer to a protocol request. Never raises for the request's own fault: see `Response.error`."""
@@ -198,7 +209,7 @@ class LLMEngine:
             return await asyncio.to_thread(bundle.encode, request)
         return bundle.encode(request)
 
-    async def _events(self, state: RequestState) -> AsyncIterator[StreamEvent]:
+    async def _events(self, state: RequestState) -> AsyncGenerator[StreamEvent, None]:
         request_id = state.request.request_id
         core, bundle = self._core, self._bundle
         assert core is not None
@@ -280,9 +291,7 @@ def _request(
 ) -> Request:
     if max_tokens is not None and max_tokens < 1:
         raise invalid(f"max_tokens must be at least 1, not {max_tokens}", "max_tokens")
-    return Request(
-        request_id=request_id or uuid4().hex, prompt=prompt, sampling_params=params, max_tokens=max_tokens
-    )
+    return Request(request_id=request_id or uuid4().hex, prompt=prompt, sampling_params=params, max_tokens=max_tokens)
 
 
 def _message_size(request: Request) -> int:

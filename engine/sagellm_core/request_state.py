@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from sagellm_core.engine_core.core import CoreStats, Update
+from sagellm_core.engine_core.plan import SampledToken
 from sagellm_core.text.tokenizer import Tokenizer
 from sagellm_protocol.messages import Metrics, Request, Response, StreamEvent, Timestamps, TokenLogprob
 from sagellm_protocol.sampling import SamplingParams
@@ -44,12 +46,8 @@ class RequestState:
         self.text.append(update.text)
         logprobs = None
         if update.token.logprob is not None:
-            shown = tokenizer.token(update.token.token_id)
-            chosen = TokenLogprob(
-                token_id=update.token.token_id, token=shown, logprob=update.token.logprob, top=update.token.top or {}
-            )
-            self.logprobs.append(chosen)
-            logprobs = [chosen]
+            logprobs = [_logprob(update.token, update.token.logprob, tokenizer)]
+            self.logprobs += logprobs
         return self._event("delta", chunk=update.text, chunk_tokens=[update.token.token_id], logprobs=logprobs)
 
     def end_event(self, stats: CoreStats) -> StreamEvent:
@@ -83,7 +81,7 @@ class RequestState:
         assert self.last is not None
         times = self.token_times
         first = times[0] if times else self.last.at
-        gaps = [1000 * (after - before) for before, after in zip(times, times[1:], strict=False)]
+        gaps = [1000 * (after - before) for before, after in pairwise(times)]
         between = sum(gaps) / len(gaps) if gaps else 0.0
         begun = self.last.scheduled_at or self.queued_at
         used = len(self.prompt) + len(self.tokens)
@@ -114,3 +112,14 @@ class RequestState:
                 **fields,
             }
         )
+
+
+def _logprob(token: SampledToken, logprob: float, tokenizer: Tokenizer) -> TokenLogprob:
+    top = token.top or {}
+    return TokenLogprob(
+        token_id=token.token_id,
+        token=tokenizer.token(token.token_id),
+        logprob=logprob,
+        top=top,
+        top_tokens={token_id: tokenizer.token(token_id) for token_id in top},
+    )

@@ -102,7 +102,9 @@ class Metrics(BaseModel):
 
 
 class TokenLogprob(BaseModel):
-    """A chosen token with its log-probability and the likeliest alternatives (token id → log-probability)."""
+    """A chosen token with its log-probability and the likeliest tokens there: `top` their log-probabilities by token
+    id, `top_tokens` their texts.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -110,6 +112,7 @@ class TokenLogprob(BaseModel):
     token: str
     logprob: float
     top: dict[int, float] = Field(default_factory=dict)
+    top_tokens: dict[int, str] = Field(default_factory=dict)
 
 
 class Response(BaseModel):

@@ -70,7 +70,11 @@ class Backend(ABC):
         """A zeroed tensor for one layer's keys and values."""
 
     def prepare_thread(self, model: ModelConfig, num_threads: int | None) -> None:
-        """Called once on the thread that will run the model."""
+        """Called once on the thread that will run the model; by default torch keeps the threads it has."""
+        if num_threads is not None:
+            import torch
+
+            torch.set_num_threads(num_threads)
 
     def attention(self, model: ModelConfig, block_size: int) -> TorchPagedAttention:
         """The attention that suits this device: the torch reference unless a backend knows better."""

@@ -29,7 +29,10 @@ _FATAL_FAILURES = 3
 
 @dataclass(slots=True, frozen=True)
 class Submission:
-    """A request for the scheduler. `stop_ids` end it; `deadline` is on the core's clock; `text` turns tokens to text."""
+    """A request for the scheduler.
+
+    `text` turns its tokens into text, `stop_ids` end it, `deadline` is on the core's clock.
+    """
 
     seq_id: str
     prompt: list[int]
@@ -243,8 +246,8 @@ class EngineCore:
             return
         self._consecutive_failures = 0
         done = self._clock()
-        for progress in self.scheduler.update(output):
-            updates.append(self._news(progress.sequence, progress.token, done))
+        progress = self.scheduler.update(output)
+        updates += [self._news(each.sequence, each.token, done) for each in progress]
         self.stats.steps += 1
         self.stats.generation_tokens += len(output.tokens)
 
@@ -277,9 +280,7 @@ class EngineCore:
         for seq_id in seq_ids:
             self._end(seq_id, "error", code, message, updates)
 
-    def _end(
-        self, seq_id: str, reason: FinishReason, code: ErrorCode, message: str, updates: list[Update]
-    ) -> None:
+    def _end(self, seq_id: str, reason: FinishReason, code: ErrorCode, message: str, updates: list[Update]) -> None:
         sequence = self.scheduler.finish(seq_id, reason)
         if sequence is None:
             return

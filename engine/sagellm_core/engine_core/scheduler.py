@@ -97,9 +97,7 @@ class Scheduler:
             raise ValueError(reason)
         limit = min(len(prompt) + sampling.max_tokens, self.capacity, max_total or self.capacity)
         self._arrivals += 1
-        sequence = Sequence(
-            seq_id, list(prompt), limit, frozenset(stop_ids), priority=priority, arrival=self._arrivals
-        )
+        sequence = Sequence(seq_id, list(prompt), limit, frozenset(stop_ids), priority=priority, arrival=self._arrivals)
         self._sequences[seq_id] = sequence
         self._sampling[seq_id] = sampling
         self._unannounced.add(seq_id)

@@ -32,8 +32,8 @@ class Piece:
 class AttentionMetadata:
     """What every layer of a step needs. `slots` says where each token's keys and values go.
 
-    The decodes are the rows `decode_rows` (None: all rows); `decode_blocks` is (sequences, blocks) flattened and padded with
-    block 0; `decode_mask` (sequences, 1, 1, padded length) is 0 where a slot counts and -inf elsewhere.
+    The decodes are the rows `decode_rows` (None: all rows); `decode_blocks` is (sequences, blocks) flattened and padded
+    with block 0; `decode_mask` (sequences, 1, 1, padded length) is 0 where a slot counts and -inf elsewhere.
     """
 
     slots: Tensor

@@ -69,8 +69,10 @@ class WeightReader:
         sizes = list(rows)
         shape = (sum(sizes), columns) if columns else (sum(sizes),)
         fused = torch.empty(shape, dtype=dtype, device=device)
-        for part, name in zip(fused.split(sizes), names, strict=True):
-            self.fill(part, name)
+        first = 0
+        for size, name in zip(sizes, names, strict=True):
+            self.fill(fused[first : first + size], name)
+            first += size
         return fused
 
     def _paths(self) -> list[Path]:

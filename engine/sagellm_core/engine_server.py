@@ -1,0 +1,168 @@
+"""The engine server: `sage-engine`, `python -m sagellm_core.engine_server`, or `engine_server_app` under uvicorn.
+
+The port is bound and the model's folder is checked before anything heavy is imported, so what can be wrong on a
+command line is said at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from sage.common.errors import ConfigError, PortInUseError, SageError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    from sagellm_core.config import LLMEngineConfig
+
+    engine_server_app: Starlette
+
+__all__ = ["engine_server_app", "main"]
+
+MODEL_VARIABLE = "SAGE_ENGINE_MODEL"
+DRAIN_SECONDS = 6.0
+_BACKLOG = 2048
+
+
+def __getattr__(name: str) -> Any:
+    """`engine_server_app`: made on first use, of the model in $SAGE_ENGINE_MODEL or the built-in one."""
+    if name != "engine_server_app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sagellm_core.config import LLMEngineConfig
+    from sagellm_core.models.locate import DEFAULT_MODEL
+    from sagellm_core.server.app import create_app
+
+    app = create_app(LLMEngineConfig(model_path=os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL))
+    globals()[name] = app
+    return app
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve until TERM or Ctrl-C. Returns the exit code: 0, 1 with one clear message, 130 after Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return _serve(arguments)
+    except SageError as error:
+        for label, text in (("error", error.title), ("why", error.cause), ("next", error.hint)):
+            if text:
+                print(f"{label}: {text}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    from sage.common.config.ports import SagePorts
+
+    parser = argparse.ArgumentParser(prog="sage-engine", description="Serve one model over OpenAI's HTTP API.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=SagePorts.LLM_DEFAULT, help="default: %(default)s; 0: any free")
+    parser.add_argument(
+        "--model",
+        default=os.environ.get(MODEL_VARIABLE) or "sage-builtin",
+        help=f"folder, or Hugging Face name in the local cache (default: ${MODEL_VARIABLE}, else the built-in model)",
+    )
+    parser.add_argument("--served-model-name", help="the id that /v1/models shows (default: what --model says)")
+    parser.add_argument("--backend", default="auto", help="auto, cpu, cuda, or one that a package adds")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "float16", "bfloat16"])
+    parser.add_argument("--max-batch-size", type=int, default=32, help="sequences a step (default: %(default)s)")
+    parser.add_argument("--max-model-len", type=int, default=4096, help="tokens of prompt plus answer, at most")
+    parser.add_argument(
+        "--max-waiting", type=int, default=256, help="queued requests before 429 (default: %(default)s)"
+    )
+    parser.add_argument("--kv-cache-blocks", type=int, help="size of the KV cache (default: from the memory there is)")
+    parser.add_argument("--threads", type=int, help="threads for the model on a CPU (default: by the model's size)")
+    parser.add_argument("--log-level", default="INFO", type=str.upper, choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    return parser
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from sage.common.logs import configure_logging
+
+    configure_logging("engine", level=arguments.log_level)
+    sock = bind(arguments.host, arguments.port)
+    with sock:
+        config = _engine_config(arguments)
+        _check_model(config)
+        failure = _run(config, sock)
+    if failure is None:
+        return 0
+    raise failure if isinstance(failure, SageError) else SageError("The engine did not start", cause=str(failure))
+
+
+def _engine_config(arguments: argparse.Namespace) -> LLMEngineConfig:
+    from pydantic import ValidationError
+
+    from sagellm_core.config import LLMEngineConfig
+
+    try:
+        return LLMEngineConfig(
+            model_path=arguments.model,
+            served_model_name=arguments.served_model_name,
+            backend_type=arguments.backend,
+            dtype=arguments.dtype,
+            max_batch_size=arguments.max_batch_size,
+            max_model_len=arguments.max_model_len,
+            max_waiting_requests=arguments.max_waiting,
+            kv_cache_num_blocks=arguments.kv_cache_blocks,
+            num_threads=arguments.threads,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0] if first["loc"] else "").replace("_", "-")
+        raise ConfigError(f"{option} is wrong", cause=first["msg"], hint="sage-engine --help") from error
+
+
+def _check_model(config: LLMEngineConfig) -> None:
+    """What can be told from the folder without loading it. Raises ModelLoadError."""
+    from sagellm_core.models.config import read_model_config
+    from sagellm_core.models.locate import locate_model
+
+    read_model_config(locate_model(config.model_path))
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises PortInUseError that names the holder, or ConfigError."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(_BACKLOG)
+    except (OSError, OverflowError) as error:
+        sock.close()
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            from sage.common.config.ports import port_holder
+
+            raise PortInUseError(port, port_holder(port)) from error
+        raise ConfigError(f"Cannot listen on {host}:{port}", cause=str(error), hint="Try --host 127.0.0.1") from error
+    sock.setblocking(False)
+    return sock
+
+
+def _run(config: LLMEngineConfig, sock: socket.socket) -> Exception | None:
+    """Serve until told to stop; why the model did not load, if it did not."""
+    import logging
+
+    from sagellm_core.server.app import create_app
+    from sagellm_core.server.run import DrainingServer, server_config
+    from sagellm_core.server.service import EngineService
+
+    service = EngineService(config)
+    server = DrainingServer(server_config(create_app(config, service), DRAIN_SECONDS), service, DRAIN_SECONDS)
+    service.on_failure = lambda _: setattr(server, "should_exit", True)
+    host, port = sock.getsockname()[:2]
+    logging.getLogger("sagellm_core.server").info("http://%s:%s serves %s; loading", host, port, service.model_id)
+    # uvicorn takes TERM over, and raises it again when it has drained: then it has nothing left to do.
+    signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
+    server.run(sockets=[sock])
+    return service.failure
+
+
+if __name__ == "__main__":
+    sys.exit(main())
