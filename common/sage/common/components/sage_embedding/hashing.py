@@ -21,6 +21,7 @@ from sage.common.errors import ConfigError
 
 _CACHE_LIMIT = 100_000
 _CHUNK = 1024
+_COPIES = 3
 
 _Hashed = tuple[NDArray[np.int64], NDArray[np.float32]]
 
@@ -106,13 +107,18 @@ class HashEmbedding(BaseEmbedding):
         return known
 
     def _scatter(self, features: list[tuple[str, float]]) -> _Hashed:
-        """Return the buckets and the signed weights of features."""
-        codes = [_code(name) for name, _ in features]
+        """Return the buckets and the signed weights of features; each feature has `_COPIES` buckets.
+
+        With one bucket a feature could vanish under another one of the opposite sign; with several only a part does.
+        """
+        codes = [code for name, _ in features for code in _codes(name)]
+        weights = [weight * _COPIES**-0.5 for _, weight in features for _ in range(_COPIES)]
         indices = np.fromiter((code // 2 % self._dim for code in codes), dtype=np.int64, count=len(codes))
-        signed = (weight if code & 1 else -weight for code, (_, weight) in zip(codes, features, strict=True))
+        signed = (weight if code & 1 else -weight for code, weight in zip(codes, weights, strict=True))
         return indices, np.fromiter(signed, dtype=np.float32, count=len(codes))
 
 
-def _code(feature: str) -> int:
-    """Return 64 bits that depend on nothing but the feature's text."""
-    return int.from_bytes(blake2b(feature.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+def _codes(feature: str) -> tuple[int, ...]:
+    """Return `_COPIES` numbers of 64 bits that depend on nothing but the feature's text."""
+    digest = blake2b(feature.encode("utf-8", "surrogatepass"), digest_size=8 * _COPIES).digest()
+    return tuple(int.from_bytes(digest[at : at + 8], "little") for at in range(0, len(digest), 8))
