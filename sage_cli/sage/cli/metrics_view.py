@@ -23,7 +23,7 @@ def _lines(snapshot: Snapshot) -> Iterator[str]:
     if gateway is not None:
         yield (
             f"gateway    requests/s={rate(gateway.rate)} total={count(gateway.total)} "
-            + f"inflight={count(gateway.inflight)} queue={count(gateway.queue)} rejected={count(gateway.rejected)} "
+            f"inflight={count(gateway.inflight)} queue={count(gateway.queue)} rejected={count(gateway.rejected)} "
             + _latencies("latency", gateway.latency)
         )
     for engine in snapshot.engines:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,14 +43,15 @@ def run(
 ) -> None:
     """Run a pipeline file on this machine.
 
-    What the pipeline prints goes to stdout; progress and the summary go to stderr. Ctrl-C stops it cleanly, a second
-    one at once.
+    What the pipeline prints goes to stdout (with --json to stderr); progress and the summary go to stderr. Ctrl-C stops
+    it cleanly, a second one at once.
     """
     path = _existing(file)
     from sage.cli.progress import RunProgress
     from sage.core.runner import run_file
 
-    with RunProgress(quiet=json) as progress:
+    # The summary alone is stdout's with --json: what the pipeline prints then goes to stderr.
+    with redirect_stdout(sys.stderr) if json else nullcontext(), RunProgress(quiet=json) as progress:
         report = run_file(path, parallelism=parallelism, argv=tuple(args or ()), on_progress=progress.update)
     if json:
         emit_json(_as_dict(report))
@@ -86,9 +89,13 @@ def _summary(job: JobReport) -> str:
 def _as_dict(report: RunReport) -> dict[str, Any]:
     from dataclasses import asdict
 
+    error = report.error
+    told: object = error.to_dict() if isinstance(error, SageError) else error and str(error)
     return {
-        "ok": report.error is None,
-        "error": str(report.error) if report.error is not None else None,
+        "ok": report.exit_code == exit_codes.OK,
+        "exit_code": report.exit_code,
+        "error": told or None,
+        "warnings": report.warnings,
         "jobs": [asdict(job) for job in report.jobs],
     }
 
@@ -96,20 +103,17 @@ def _as_dict(report: RunReport) -> dict[str, Any]:
 def _finish(report: RunReport) -> int:
     """The exit code of the jobs; raises the error that stopped them."""
     error = report.error
-    if isinstance(error, KeyboardInterrupt):
-        return exit_codes.INTERRUPTED
+    if error is None or isinstance(error, KeyboardInterrupt | SystemExit):
+        return report.exit_code
     missing = _not_running(error)
-    if missing is not None:
-        raise missing
-    if error is not None:
-        raise error
-    if any(job.state == "cancelled" for job in report.jobs):
-        return exit_codes.INTERRUPTED
-    return exit_codes.FAILED if any(job.state == "failed" for job in report.jobs) else exit_codes.OK
+    if missing is not None and missing is not error:
+        cause = "\n".join(filter(None, (missing.cause, getattr(error, "title", str(error)))))
+        raise NotRunningError(missing.title, cause=cause, hint=missing.hint, code=missing.code) from error
+    raise error
 
 
-def _not_running(error: BaseException | None) -> SageError | None:
-    """The NotRunningError at the bottom of a pipeline's error, where there is one: it decides exit code and advice."""
+def _not_running(error: BaseException) -> SageError | None:
+    """The NotRunningError beneath a pipeline's error, where there is one: it decides exit code and advice."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, NotRunningError):
