@@ -106,7 +106,9 @@ def _home() -> SageHome:
 def _compiled(file: Path) -> CodeType:
     """The script's code. Raises UsageError for a path that is no readable file, PipelineError for a syntax error."""
     if file.is_dir():
-        raise UsageError(f"{file} is a folder", cause="a pipeline is a Python file", hint=f"sage run local {file}/pipeline.py")
+        raise UsageError(
+            f"{file} is a folder", cause="a pipeline is a Python file", hint=f"sage run local {file}/pipeline.py"
+        )
     try:
         with tokenize.open(file) as stream:
             text = stream.read()

@@ -1,10 +1,10 @@
 """What pipelines import.
 
-    from sage.core.api import LocalEnvironment
+from sage.core.api import LocalEnvironment
 
-    env = LocalEnvironment("hello-sage")
-    env.from_collection(["Hello", "World", "SAGE"]).map(lambda x: f"Processed: {x}").print()
-    env.submit()
+env = LocalEnvironment("hello-sage")
+env.from_collection(["Hello", "World", "SAGE"]).map(lambda x: f"Processed: {x}").print()
+env.submit()
 """
 
 from __future__ import annotations

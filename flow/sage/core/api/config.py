@@ -95,7 +95,10 @@ _KEYS: dict[str, _Key] = {
     "checkpoint.timeout": _Key(parse_duration, None),
 }
 # The block in which a key may also stand.
-_KEYS |= {f"execution.{name}": _KEYS[name] for name in ("parallelism", "buffer.timeout", "buffer.size", "object.reuse", "chaining")}
+_KEYS |= {
+    f"execution.{name}": _KEYS[name]
+    for name in ("parallelism", "buffer.timeout", "buffer.size", "object.reuse", "chaining")
+}
 
 
 def parse_config(config: Mapping[str, Any] | None, origin: Origin) -> RuntimeSettings:

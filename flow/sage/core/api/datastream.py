@@ -62,7 +62,11 @@ class DataStream(Generic[T]):
 
     @overload
     def map(
-        self, function: MapFunction[T, R] | type[MapFunction[T, R]], *, name: str | None = ..., parallelism: int | None = ...
+        self,
+        function: MapFunction[T, R] | type[MapFunction[T, R]],
+        *,
+        name: str | None = ...,
+        parallelism: int | None = ...,
     ) -> DataStream[R]: ...
     @overload
     def map(
@@ -87,7 +91,11 @@ class DataStream(Generic[T]):
 
     def filter(
         self,
-        function: Callable[[T], object] | FilterFunction[T] | type[FilterFunction[T]] | BaseFunction | type[BaseFunction],
+        function: Callable[[T], object]
+        | FilterFunction[T]
+        | type[FilterFunction[T]]
+        | BaseFunction
+        | type[BaseFunction],
         *,
         name: str | None = None,
         parallelism: int | None = None,
@@ -144,8 +152,8 @@ class DataStream(Generic[T]):
     def key_by(self, key: Any) -> KeyedStream[Any, T]:
         """Group by key: the next operator sees all records of a key in one subtask, in order.
 
-        A key is a str, a number, bytes, None, a date or time, an enum, a UUID, a path, a frozen dataclass, or a tuple or
-        frozenset of these.
+        A key is a str, a number, bytes, None, a date or time, an enum, a UUID, a path, a frozen dataclass, or a tuple
+        or frozenset of these.
         """
         spec = FunctionSpec.checked(key, OperatorKind.KEY_BY, Origin.of_caller())
         return KeyedStream(self._env, self._node, spec)
@@ -311,9 +319,11 @@ class PrintSink(SinkFunction[object]):
         self._stdout.flush()
 
 
-def _checked(parallelism: int | None, origin: Origin) -> int | None:
+def _checked(parallelism: object, origin: Origin) -> int | None:
     if parallelism is None:
         return None
     if isinstance(parallelism, bool) or not isinstance(parallelism, int) or parallelism < 1:
-        raise PipelineError(f"parallelism must be a whole number of at least 1 ({origin})", cause=f"got {parallelism!r}")
+        raise PipelineError(
+            f"parallelism must be a whole number of at least 1 ({origin})", cause=f"got {parallelism!r}"
+        )
     return parallelism

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import sys
 import threading
@@ -15,7 +14,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 
 from sage.common.errors import PipelineError
 from sage.core.api.config import parse_config
-from sage.core.api.datastream import DataStream, DataStreamSink, KeyedStream
+from sage.core.api.datastream import DataStream, DataStreamSink
 from sage.core.api.function.functions import BatchFunction, SourceFunction
 from sage.core.api.function.service_calls import ServiceCalls
 from sage.core.api.job_handle import JobHandle
@@ -48,9 +47,9 @@ class LocalEnvironment:
 
     def __init__(self, name: str, config: Mapping[str, Any] | None = None) -> None:
         origin = Origin.of_caller()
-        if not isinstance(name, str) or not name.strip():
+        if not str(name).strip():
             raise PipelineError(f"An environment needs a name ({origin})", cause=f"got {name!r}")
-        self.name = name
+        self.name = str(name)
         self._settings = parse_config(config, origin)
         self._graph = LogicalGraph()
         self._submitted: set[int] = set()
@@ -70,11 +69,13 @@ class LocalEnvironment:
         return self._source(SourceSpec.collection(data, origin), name or "from_collection", 1, origin)
 
     @overload
-    def from_batch(self, data: BatchFunction[R] | type[BatchFunction[R]], *, name: str | None = ...) -> DataStream[R]: ...
+    def from_batch(
+        self, data: BatchFunction[R] | type[BatchFunction[R]], *, name: str | None = ...
+    ) -> DataStream[R]: ...
     @overload
     def from_batch(self, data: Iterable[R] | Callable[[], Iterable[R]], *, name: str | None = ...) -> DataStream[R]: ...
     def from_batch(self, data: Any, *, name: str | None = None) -> DataStream[Any]:
-        """A bounded stream: a list, an iterable, a BatchFunction, or a function that returns (or yields) the records."""
+        """A bounded stream: an iterable, a BatchFunction, or a function that returns (or yields) the records."""
         origin = Origin.of_caller()
         return self._source(SourceSpec.batch(data, origin), name or "from_batch", 1, origin)
 
@@ -89,7 +90,7 @@ class LocalEnvironment:
         self, source: Callable[[], Iterable[R] | R], *, name: str | None = ..., parallelism: int = ...
     ) -> DataStream[R]: ...
     def from_source(self, source: Any, *, name: str | None = None, parallelism: int = 1) -> DataStream[Any]:
-        """A stream of a SourceFunction (class or instance), a generator (function), or a function called for each record.
+        """A stream of a SourceFunction (class or instance), a generator, or a function called for each record.
 
         With a parallelism above 1 every subtask reads a source of its own.
         """
@@ -97,8 +98,11 @@ class LocalEnvironment:
         return self._source(SourceSpec.any(source, origin), name or "from_source", parallelism, origin)
 
     def register_service(self, name: str, factory: Any, *args: Any, **kwargs: Any) -> None:
-        """Offer a service to all functions: made with `factory(*args, **kwargs)` on first use, shared, closed with the
-        environment (`close()`, the end of a `with` block or of the program) through its `close` method if it has one."""
+        """Offer a service to all functions: made with `factory(*args, **kwargs)` on first use, then shared.
+
+        If it has a method `close`, that is called when the environment ends: `close()`, the end of a `with` block, of
+        the program or of `sage run`. So a service lives through several `submit()`.
+        """
         self._services.register(name, factory, args, kwargs)
 
     @property
@@ -129,7 +133,9 @@ class LocalEnvironment:
 
     def explain(self, format: Literal["text", "json"] = "text") -> str:  # noqa: A002 - the word for it
         """The physical plan of everything that was built: tasks, fused operators, how records travel between them."""
-        plan = build_plan(self._graph, range(len(self._graph.nodes)), self.parallelism, chaining=self._settings.chaining)
+        plan = build_plan(
+            self._graph, range(len(self._graph.nodes)), self.parallelism, chaining=self._settings.chaining
+        )
         return as_json(self.name, plan) if format == "json" else as_text(self.name, plan)
 
     def close(self) -> None:
@@ -163,7 +169,7 @@ class LocalEnvironment:
 
     def _plan(self, pipelines: tuple[DataStream[Any] | DataStreamSink, ...]) -> PhysicalPlan:
         for pipeline in pipelines:
-            if not isinstance(pipeline, (DataStream, DataStreamSink)) or pipeline.env is not self:
+            if getattr(pipeline, "env", None) is not self:
                 raise PipelineError(
                     f"submit() got something that is no pipeline of this environment ({Origin.of_caller()})",
                     cause=f"got {pipeline!r:.80}",
@@ -187,6 +193,7 @@ class LocalEnvironment:
             services=self._services,
             stopping=threading.Event(),
             aborted=threading.Event(),
+            owner=self,
         )
         path = self._origin.file
         return LocalJob(plan, context, running.reporter(path=path, parallelism=self.parallelism))

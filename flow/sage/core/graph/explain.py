@@ -35,7 +35,8 @@ def as_dict(name: str, plan: PhysicalPlan) -> dict[str, Any]:
             for task in plan.tasks
         ],
         "edges": [
-            {"source": edge.source, "target": edge.target, "partitioning": str(edge.partitioning)} for edge in plan.edges
+            {"source": edge.source, "target": edge.target, "partitioning": str(edge.partitioning)}
+            for edge in plan.edges
         ],
     }
 

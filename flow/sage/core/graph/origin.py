@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import CodeType, TracebackType
 
 __all__ = ["Origin", "describe", "is_ours", "raised_at"]
 
-_OURS = tuple(
-    os.path.join(root, part, "")
-    for root in [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]  # noqa: PTH100,PTH120
-    for part in ("core", "middleware", "utils")
-)
+_SAGE = str(Path(__file__).parents[2])
+_OURS = tuple(f"{_SAGE}{os.sep}{part}{os.sep}" for part in ("core", "middleware", "utils"))
 GENERATED = "<sage chain"
 
 

@@ -87,7 +87,9 @@ class PhysicalPlan:
         ]
 
 
-def build_plan(graph: LogicalGraph, selected: Iterable[int], parallelism: int, *, chaining: bool = True) -> PhysicalPlan:
+def build_plan(
+    graph: LogicalGraph, selected: Iterable[int], parallelism: int, *, chaining: bool = True
+) -> PhysicalPlan:
     """Plan the selected nodes (closed under inputs). Raises PipelineError when there is nothing to run."""
     builder = _Builder(parallelism, chaining)
     chosen = set(selected)

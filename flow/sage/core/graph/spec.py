@@ -74,7 +74,9 @@ class FunctionSpec:
         spec = cls(target, kind, origin)
         function = getattr(target, spec._method(), None) if spec._is_object() or spec._is_class() else target
         if not callable(function):
-            raise spec._wrong(f"got {target!r:.80}, which cannot be called", f"pass a function, or a {_class(kind)} class")
+            raise spec._wrong(
+                f"got {target!r:.80}, which cannot be called", f"pass a function, or a {_class(kind)} class"
+            )
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise spec._wrong(
                 f"{describe(target)} is an async function",

@@ -1,3 +1,3 @@
-"""Tasks, channels and control events: the same for every place a task can run. `runtime.local` puts tasks on threads."""
+"""Tasks, channels and control events, the same wherever a task runs; `runtime.local` puts tasks on threads."""
 
 __all__: list[str] = []

@@ -112,7 +112,7 @@ class Chain:
         return None
 
     def _loop(self, loop: _Loop, batch: Batch) -> None:
-        records = iter(batch)
+        records: Any = iter(batch)
         try:
             loop.function(records)
         finally:
@@ -192,8 +192,9 @@ class _Loop:
         self._line(2, "for record in batch:")
         self._operator(operators[0], "record", 3, amplified=False)
         self._line(1, "finally:")
-        for index in counted or [None]:
-            self._line(2, "pass" if index is None else f"counts[{index}] += n{index}")
+        self._line(2, "pass")
+        for index in counted:
+            self._line(2, f"counts[{index}] += n{index}")
 
     def _line(self, indent: int, text: str, operator: tuple[int, bool, str] | None = None) -> None:
         self._text.append("    " * indent + text)

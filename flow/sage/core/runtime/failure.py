@@ -10,7 +10,9 @@ __all__ = ["operator_failed"]
 _SHOWN = 120  # characters of a record
 
 
-def operator_failed(name: str, error: BaseException, origin: Origin, *, record: object = None, phase: str = "") -> PipelineError:
+def operator_failed(
+    name: str, error: BaseException, origin: Origin, *, record: object = None, phase: str = ""
+) -> PipelineError:
     """The PipelineError for what a function raised; `phase` is `open` or `close` when it was not at a record."""
     where = raised_at(error.__traceback__) or origin
     text = str(error)

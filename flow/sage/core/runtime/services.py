@@ -47,9 +47,7 @@ class ServiceRegistry:
         make = (lambda: factory(*args, **kwargs)) if callable(factory) else (lambda: factory)
         with self._lock:
             if name in self._services:
-                raise ServiceError(
-                    f"Service {name!r} is registered already", hint="give the second one another name"
-                )
+                raise ServiceError(f"Service {name!r} is registered already", hint="give the second one another name")
             self._services[name] = _Service(name, make)
 
     @property
@@ -141,7 +139,9 @@ class ServiceRegistry:
 def _with_deadline(call: Future[Any], name: str, seconds: float) -> Future[Any]:
     """The call's outcome, or a ServiceError once `seconds` have passed; the call itself cannot be interrupted."""
     outcome: Future[Any] = Future()
-    late = ServiceError(f"Service {name!r} did not answer within {seconds:g} s", hint="raise timeout=, or look at its log")
+    late = ServiceError(
+        f"Service {name!r} did not answer within {seconds:g} s", hint="raise timeout=, or look at its log"
+    )
     timer = threading.Timer(seconds, _settle, (outcome, None, late))
     timer.daemon = True
 

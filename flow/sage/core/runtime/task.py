@@ -126,7 +126,8 @@ class Task:
         while position < len(batch):
             if self._aborted.is_set():
                 raise JobAborted
-            part = batch if len(batch) <= self._slice else batch[position : position + self._slice]
+            whole = position == 0 and len(batch) <= self._slice
+            part = batch if whole else batch[position : position + self._slice]
             started = time.monotonic()
             self.chain.run_sampled(part)
             for output in self._outputs:

@@ -34,12 +34,15 @@ class JobContext:
     services: ServiceProvider
     stopping: threading.Event
     aborted: threading.Event
+    owner: object = None  # kept alive, and with it the services, while the job runs
 
 
 def wire(plan: PhysicalPlan, job: JobContext) -> tuple[list[Task], list[InputGate]]:
     """All subtasks of the plan, in topological order, and the gates between them."""
     gates = _gates(plan, job)
-    tasks = [_Subtask(plan, task, number, gates, job).build() for task in plan.tasks for number in range(task.parallelism)]
+    tasks = [
+        _Subtask(plan, task, number, gates, job).build() for task in plan.tasks for number in range(task.parallelism)
+    ]
     return tasks, list(gates.values())
 
 
@@ -187,9 +190,7 @@ class GateInput:
         """Senders find out through the job's `aborted` event."""
 
 
-def _framed(
-    instance: BaseFunction, context: FunctionContext, records: Callable[[], Iterator[Any]]
-) -> Iterator[Any]:
+def _framed(instance: BaseFunction, context: FunctionContext, records: Callable[[], Iterator[Any]]) -> Iterator[Any]:
     """The records between `open` and `close` of their source, all in one thread."""
     instance._context = context
     try:
