@@ -1,0 +1,3 @@
+"""Services that pipelines call: vector stores and what follows."""
+
+__all__: list[str] = []
