@@ -1,0 +1,160 @@
+"""Random pipelines give what a plain Python loop gives, however they are cut into tasks (SPEC K2, K7)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sage.core.api import DataStream, LocalEnvironment
+
+RELAXED = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """An operator with its model: what it makes of one record."""
+
+    kind: str
+    number: int
+    parallelism: int | None
+
+    def apply(self, stream: DataStream[int]) -> DataStream[int]:
+        n, wide = self.number, self.parallelism
+        if self.kind == "map":
+            return stream.map(lambda x: x + n, parallelism=wide)
+        if self.kind == "filter":
+            return stream.filter(lambda x: x % n != 0, parallelism=wide)
+        if self.kind == "flat_map":
+            return stream.flat_map(lambda x: [x] * (x % n), parallelism=wide)
+        if self.kind == "keyed":
+            return stream.key_by(lambda x: str(x % n)).map(lambda x: x * 2, parallelism=wide)
+        return stream.process(self._twice, parallelism=wide)
+
+    def model(self, record: int) -> list[int]:
+        n = self.number
+        results: dict[str, Callable[[], list[int]]] = {
+            "map": lambda: [record + n],
+            "filter": lambda: [record] if record % n != 0 else [],
+            "flat_map": lambda: [record] * (record % n),
+            "keyed": lambda: [record * 2],
+            "process": lambda: [record, -record] if record % n == 0 else [record],
+        }
+        return results[self.kind]()
+
+    def _twice(self, record: int, context: Any, out: Any) -> None:
+        out.extend(self.model(record))
+
+
+def steps(wide: bool) -> st.SearchStrategy[list[Step]]:
+    parallelism = st.sampled_from([None, 1, 2, 3, 4]) if wide else st.none()
+    kinds = st.sampled_from(["map", "filter", "flat_map", "keyed", "process"])
+    return st.lists(st.builds(Step, kinds, st.integers(2, 5), parallelism), max_size=6)
+
+
+configs = st.fixed_dictionaries(
+    {
+        "buffer.size": st.sampled_from([1, 2, 7, 1024]),
+        "buffer.timeout": st.sampled_from([0, 1, 10]),
+        "channel.capacity": st.integers(1, 4),
+        "chaining": st.booleans(),
+    }
+)
+records = st.lists(st.integers(0, 1000), max_size=300)
+
+
+def expected(data: Iterable[int], pipeline: list[Step]) -> list[int]:
+    out = list(data)
+    for step in pipeline:
+        out = [result for record in out for result in step.model(record)]
+    return out
+
+
+def ran(env: LocalEnvironment, stream: DataStream[int], pipeline: list[Step]) -> list[int]:
+    out: list[int] = []
+    for step in pipeline:
+        stream = step.apply(stream)
+    stream.sink(out.append, parallelism=1)
+    env.submit()
+    return out
+
+
+@pytest.mark.spec("K2")
+@RELAXED
+@given(data=records, pipeline=steps(wide=False), config=configs)
+def test_one_subtask_keeps_the_order(data: list[int], pipeline: list[Step], config: dict[str, Any]) -> None:
+    """With parallelism 1 the output is exactly the loop's, in order."""
+    env = LocalEnvironment("random", config)
+    assert ran(env, env.from_collection(data), pipeline) == expected(data, pipeline)
+
+
+@pytest.mark.spec("K2", "K7")
+@RELAXED
+@given(data=records, pipeline=steps(wide=True), config=configs, default=st.integers(1, 4))
+def test_parallel_subtasks_lose_and_double_nothing(
+    data: list[int], pipeline: list[Step], config: dict[str, Any], default: int
+) -> None:
+    """With any parallelism the same records come out."""
+    env = LocalEnvironment("random", config | {"parallelism": default})
+    assert Counter(ran(env, env.from_collection(data), pipeline)) == Counter(expected(data, pipeline))
+
+
+@RELAXED
+@given(data=records, pipeline=steps(wide=False), config=configs)
+def test_a_generator_is_read_like_a_list(data: list[int], pipeline: list[Step], config: dict[str, Any]) -> None:
+    """Sources that may wait are read ahead in a thread; nothing changes."""
+
+    def source() -> Iterator[int]:
+        yield from data
+
+    env = LocalEnvironment("random", config)
+    assert ran(env, env.from_source(source), pipeline) == expected(data, pipeline)
+
+
+@pytest.mark.spec("K2")
+@RELAXED
+@given(data=records, keys=st.integers(1, 20), default=st.integers(1, 4), config=configs)
+def test_reduce_folds_each_key_in_order(data: list[int], keys: int, default: int, config: dict[str, Any]) -> None:
+    """Every intermediate result of every key comes out, in the order of its records."""
+    env = LocalEnvironment("reduce", config | {"parallelism": default})
+    out: list[tuple[str, tuple[int, ...]]] = []
+    (
+        env.from_collection(data)
+        .map(lambda x: (f"k{x % keys}", (x,)), parallelism=1)
+        .key_by(lambda pair: pair[0])
+        .reduce(lambda a, b: (a[0], a[1] + b[1]))
+        .sink(out.append, parallelism=1)
+    )
+    env.submit()
+    state: dict[str, tuple[int, ...]] = {}
+    wanted: list[tuple[str, tuple[int, ...]]] = []
+    for x in data:
+        state[f"k{x % keys}"] = (*state.get(f"k{x % keys}", ()), x)
+        wanted.append((f"k{x % keys}", state[f"k{x % keys}"]))
+    for key in state:
+        assert [entry for entry in out if entry[0] == key] == [entry for entry in wanted if entry[0] == key]
+    assert len(out) == len(wanted)
+
+
+@RELAXED
+@given(left=records, right=records, config=configs, default=st.integers(1, 3))
+def test_union_and_fan_out(left: list[int], right: list[int], config: dict[str, Any], default: int) -> None:
+    """A stream with two consumers hands each record to both; a union has all records of both."""
+    env = LocalEnvironment("diamond", config | {"parallelism": default})
+    one, two = env.from_collection(left), env.from_collection(right)
+    both = one.map(lambda x: x + 1).union(two, one.filter(lambda x: x > 500))
+    out: list[int] = []
+    seen: list[int] = []
+    both.map(lambda x: x * 3).sink(out.append, parallelism=1)
+    both.sink(seen.append, parallelism=1)
+    env.submit()
+    wanted = [x + 1 for x in left] + right + [x for x in left if x > 500]
+    assert Counter(seen) == Counter(wanted)
+    assert Counter(out) == Counter(x * 3 for x in wanted)
