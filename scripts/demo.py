@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import shlex
@@ -25,6 +26,9 @@ from pathlib import Path
 from types import FrameType
 
 import psutil
+
+from sage.common.home import SageHome
+from sage.common.store import StateStore
 
 SAGE = Path(sys.executable).with_name("sage")
 PROJECT = "my-project"
@@ -122,7 +126,7 @@ def play(demo: Demo) -> int:
     print(bold("\nWhat happened"))
     everything = time.monotonic() - started
     print(f"  time        stack ready after {serving:.1f} s, pipeline {running:.1f} s, everything {everything:.1f} s")
-    for line in tokens(demo):
+    for line in [*records(demo), *tokens(demo), latencies(demo.project)]:
         print(f"  {line}")
     print(f"  logs        {demo.home / 'logs'}")
     print(f"  state       {demo.home / 'state.db'}")
@@ -162,6 +166,20 @@ def tokens(demo: Demo) -> list[str]:
         read, written = (total(metrics, f"sage_engine_{name}_tokens_total") for name in ("prompt", "generation"))
         lines.append(f"engine      {engine['model']}: {read:.0f} tokens read, {written:.0f} written")
     return lines
+
+
+def records(demo: Demo) -> list[str]:
+    """What the state store knows about the jobs."""
+    with StateStore(SageHome(demo.home)) as store:
+        jobs = sorted(store.jobs(), key=lambda job: job.started_at)
+    return [f"job         {job.name} {job.state}: {job.records_in} records in, {job.records_out} out" for job in jobs]
+
+
+def latencies(project: Path) -> str:
+    """How long the answers took, retrieval and model together."""
+    seconds = sorted(json.loads(line)["seconds"] for line in (project / "answers.jsonl").read_text().splitlines())
+    middle, slow = (seconds[math.ceil(share * len(seconds)) - 1] for share in (0.5, 0.95))
+    return f"latency     {middle * 1000:.0f} ms an answer at the median, {slow * 1000:.0f} ms at the 95th percentile"
 
 
 def total(metrics: str, name: str) -> float:
