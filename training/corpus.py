@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from training import context_tasks, manual_tasks, prose, sage_tasks, skills
 from training.draw import Draw
@@ -75,6 +75,7 @@ PROSE = Mix(
     ),
     facts=(1, 8), limits=(40, 100, 160, 240), turns=(1, 4),
 )  # fmt: skip
+MANY = replace(PROSE, facts=(2, 8), turns=(2, 6))
 
 
 def draw_example(draw: Draw, mix: Mix) -> Example:

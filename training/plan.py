@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
-from training.corpus import EASY, PROSE, WARM_UP, Mix
+from training.corpus import EASY, MANY, PROSE, WARM_UP, Mix
 from training.model import Shape
 
 SEED = 1
@@ -14,8 +15,8 @@ COMMON_WORDS = 600
 TOKENIZER_EXAMPLES = 20_000
 MUON_LR = 0.02
 ADAM_LR = 3e-3
-WARMUP_STEPS = 100
-DECAY_STEPS = 2000
+RATE_POINTS = ((0, 0.0), (100, 1.0), (2000, 1.0), (5600, 0.0))
+"""(step, factor of the learning rate); between two points the factor is linear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class Phase:
 PHASES = (
     Phase("warm-up", WARM_UP, 800, longest=192),
     Phase("easy", EASY, 800, longest=256),
-    Phase("prose", PROSE, 4400, longest=480),
+    Phase("many questions", MANY, 2400, longest=480),
+    Phase("as in use", PROSE, 1600, longest=480),
 )
 
 
@@ -42,9 +44,11 @@ def total_steps() -> int:
 
 
 def rate(step: int) -> float:
-    """The learning rate's factor: linear warm-up, constant, linear decay (warm-up-stable-decay)."""
-    left = total_steps() - step
-    return min(1.0, (step + 1) / WARMUP_STEPS, max(left, 1) / DECAY_STEPS)
+    """The learning rate's factor at this step."""
+    for (start, low), (end, high) in pairwise(RATE_POINTS):
+        if step < end:
+            return max(0.002, low + (high - low) * (step + 1 - start) / (end - start))
+    return 0.002
 
 
 def position(step: int) -> tuple[int, int]:

@@ -27,7 +27,34 @@ PREFIXES = (
     "For this purpose, ", "As before, ", "Luckily, ", "In short, ", "Behind the scenes, ", "On every start, ", "Thus ",
 )  # fmt: skip
 LEADING = frozenset(
-    ["The", "It", "Its", "She", "He", "Her", "His", "To", "You", "By", "As", "If", "In", "On", "For", "When", "With", "At", "Every", "A", "An", "There", "Run", "Use", "Set", "They"]
+    [
+        "The",
+        "It",
+        "Its",
+        "She",
+        "He",
+        "Her",
+        "His",
+        "To",
+        "You",
+        "By",
+        "As",
+        "If",
+        "In",
+        "On",
+        "For",
+        "When",
+        "With",
+        "At",
+        "Every",
+        "A",
+        "An",
+        "There",
+        "Run",
+        "Use",
+        "Set",
+        "They",
+    ]
 )
 SUFFIXES = (
     ", which is [enough|fine|plenty] for [most users|a test|small jobs]", ", so that {n} {s} {o}", " (see {o})", ", because {n} is {j}",

@@ -148,7 +148,7 @@ def write_summary(folder: Path, step: int, tokens: int) -> None:
     summary = {
         "seed": plan.SEED, "processes": plan.WORKERS, "steps": step, "steps by phase": phases, "tokens seen": tokens,
         "parameters": sum(p.numel() for p in model.parameters()), "vocabulary": plan.SHAPE.vocab_size,
-        "optimiser": f"Muon {plan.MUON_LR}, AdamW {plan.ADAM_LR}; linear decay over the last {plan.DECAY_STEPS} steps",
+        "optimiser": f"Muon {plan.MUON_LR}, AdamW {plan.ADAM_LR}, times {plan.RATE_POINTS}",
     }  # fmt: skip
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 

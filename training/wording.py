@@ -19,7 +19,32 @@ QUESTION_FRAMES = (
     "Help me: {q}", "[Excuse me|Say|Well], {q}", "{Q} [I need it for work|My boss wants to know|It is urgent].",
 )  # fmt: skip
 STOP_WORDS = frozenset(
-    ["the", "a", "an", "of", "is", "does", "do", "i", "to", "for", "are", "what", "which", "how", "can", "my", "that", "you", "it", "in", "on", "with", "at", "and"]
+    [
+        "the",
+        "a",
+        "an",
+        "of",
+        "is",
+        "does",
+        "do",
+        "i",
+        "to",
+        "for",
+        "are",
+        "what",
+        "which",
+        "how",
+        "can",
+        "my",
+        "that",
+        "you",
+        "it",
+        "in",
+        "on",
+        "with",
+        "at",
+        "and",
+    ]
 )
 
 
