@@ -51,15 +51,14 @@ def _usage(error: TyperException) -> int:
     """Click's own errors: wrong option, missing argument, bad value."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "sage"
-    title = error.message or error.format_message()
-    if type(error).__name__ != "NoSuchOption":
-        title = error.format_message()
+    option = getattr(error, "option_name", "") if type(error).__name__ == "NoSuchOption" else ""
+    title = error.message if option else error.format_message()
     hint = f"{path} --help"
     possibilities = getattr(error, "possibilities", None)
     if possibilities:
         hint = f"Did you mean {' or '.join(sorted(possibilities))}?  All options:  {path} --help"
-    elif getattr(error, "option_name", "") and path == "sage run":
-        hint = f"Options for your own script go after --:  sage run FILE -- {getattr(error, 'option_name', '')}"
+    if option and path == "sage run":
+        hint += f"\nOptions of the pipeline file itself go after --:  sage run FILE -- {option}"
     show(title.rstrip("."), "", hint)
     return getattr(error, "exit_code", exit_codes.USAGE)
 

@@ -46,6 +46,9 @@ def _folder(name: str, command: str) -> Path:
         )
     if _looks_like_path(name):
         raise _no_such_folder(name, path, command)
+    from sage.common.config.network import ensure_hf_mirror_configured
+
+    ensure_hf_mirror_configured()
     cached = dict(cached_models())
     if name in cached:
         return _checked(cached[name], command)

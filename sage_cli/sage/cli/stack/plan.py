@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass, field
 
@@ -28,6 +29,20 @@ class StackRequest:
     gateway_port: int | None = None
     no_embedding: bool = False
     host: str = LOOPBACK
+
+    def typed(self) -> str:
+        """The command line that asks for this."""
+        words = ["sage", "llm", "serve"]
+        for option, value in (
+            ("--model", self.model),
+            ("--embedding-model", self.embedding_model),
+            ("--port", self.port),
+            ("--embedding-port", self.embedding_port),
+            ("--gateway-port", self.gateway_port),
+            ("--host", self.host if self.host != LOOPBACK else None),
+        ):
+            words += [] if value is None else [option, str(value)]
+        return shlex.join([*words, "--no-embedding"] if self.no_embedding else words)
 
 
 @dataclass(slots=True)

@@ -58,7 +58,7 @@ def _bring_up(request: StackRequest, home: SageHome, before: StackStatus) -> Sta
         raise ConfigError(
             "The services already run, with other options",
             cause="; ".join(other),
-            hint="Stop them first, then start again with these options:  sage llm stop",
+            hint=f"sage llm stop && {request.typed()}",
         )
     plan = make_plan(request, home, before)
     if not plan.specs and before.supervisor_alive and all(d.state in ("ready", "stopped") for d in before.daemons):
@@ -86,5 +86,5 @@ def _show(stack: StackStatus, home: SageHome, *, as_json: bool) -> None:
         result(line)
     if any(daemon.model == BUILTIN for daemon in stack.daemons):
         say("The built-in model is a small demonstration model: it knows SAGE and little else.")
-        say("To use a bigger one:  sage llm stop;  sage llm serve --model PATH")
+        say("To use a bigger one:  sage llm stop && sage llm serve --model PATH")
     say('Try:  sage chat "What is SAGE?"   sage monitor   sage llm status   sage llm stop')
