@@ -1,7 +1,7 @@
 """Structured logs: one line an event, with fields, without secrets.
 
     log = get_logger("sage.gateway")
-    log.info("engine is back", port=8001, restarts=1)     # keyword arguments become fields
+    log.info("engine is back", port=port, restarts=1)     # keyword arguments become fields
 
 A program calls `configure_logging(component, home=…)` once. In a daemon that the supervisor started (it sets
 SAGE_DAEMON) the lines go to stderr, which is the daemon's log file already; elsewhere to `.sage/logs/<component>.log`,
@@ -10,6 +10,7 @@ rotated by size. A full disk never stops a program: lines are dropped, and stder
 
 from __future__ import annotations
 
+import contextlib
 import json as _json
 import logging
 import logging.handlers
@@ -36,7 +37,9 @@ _RESERVED = frozenset({"exc_info", "stack_info", "stacklevel", "extra"})
 _MASK = "***"
 _SECRETS = (
     re.compile(r"\b(sk-|hf_|ghp_|gsk_|xox[abp]-)[A-Za-z0-9_\-]{4,}"),
-    re.compile(r"(?i)(\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=\-]{4,}"),
+    re.compile(
+        r"(?i)(\bbearer\s+|\bauthorization[\"']?\s*[:=]\s*[\"']?(?:basic|token|digest)\s+)[A-Za-z0-9._~+/=\-]{4,}"
+    ),
     re.compile(
         r"(?i)([\"']?\b[A-Za-z0-9_\-]*(?:api[_\-]?key|secret|password|passwd|access[_\-]?token|auth[_\-]?token|hf_token)"
         r"[\"']?\s*[=:]\s*[\"']?)(?!\*\*\*)[^\s\"',;&}]+"
@@ -162,6 +165,10 @@ class _RotatingHandler(_SafeHandler, logging.handlers.RotatingFileHandler):
         logging.handlers.RotatingFileHandler.__init__(
             self, path, maxBytes=max_bytes, backupCount=BACKUPS, encoding="utf-8", delay=True
         )
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what is still buffered finds no room either
+            super().close()
 
 
 def tail(path: Path, lines: int, *, since: int = 0, max_bytes: int = 256 * 1024) -> list[str]:

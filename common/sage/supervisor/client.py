@@ -214,6 +214,7 @@ def _launch(home: SageHome) -> None:
     import sys
 
     env = {name: value for name, value in os.environ.items() if not name.startswith("SAGE_DAEMON")}
+    env["SAGE_HOME"] = str(home.root)
     # -P keeps the current directory off the module path: a project's own json.py is none of ours
     done = subprocess.run(
         [sys.executable, "-P", "-m", "sage.supervisor", "--home", str(home.root), "--detach"],

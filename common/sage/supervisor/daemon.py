@@ -24,6 +24,7 @@ from sage.common.logs import get_logger, tail
 from sage.common.process import ProcessIdentity
 from sage.common.stack import DaemonStatus
 from sage.supervisor import processes
+from sage.supervisor.handle import ProcessHandle
 from sage.supervisor.logfiles import LogFile
 from sage.supervisor.policy import HealthPolicy, Probe, RestartPolicy, Tuning, Verdict
 from sage.supervisor.probe import Health, look
@@ -54,7 +55,7 @@ class Daemon:
         self._tuning = tuning
         self._changed = changed
         self._restarts = RestartPolicy(tuning, random.uniform)
-        self._handle: processes.ProcessHandle | None = None
+        self._handle: ProcessHandle | None = None
         self._wake = asyncio.Event()
         self._stopping = False
         self._was_ready = False
@@ -87,7 +88,7 @@ class Daemon:
             self.status.restarts = known.restarts
             self.status.started_at, self.status.ready_at = known.started_at, known.ready_at
             self._was_ready = known.ready_at is not None
-        self._handle = processes.ProcessHandle(identity, None, self._wake.set)
+        self._handle = ProcessHandle(identity, None, self._wake.set)
         self._log_start = self.log.size()
         self._go(known.state if known is not None and known.running else "starting")
 
@@ -182,7 +183,7 @@ class Daemon:
         finally:
             os.close(fd)
         identity = ProcessIdentity.of(child.pid) or ProcessIdentity(child.pid, 0, "")
-        self._handle = processes.ProcessHandle(identity, child, self._wake.set)
+        self._handle = ProcessHandle(identity, child, self._wake.set)
         self.status.started_at, self.status.ready_at = time.time(), None
         self.status.exit_code = None
         self._set("starting")
@@ -283,7 +284,7 @@ class Daemon:
         self._changed(self)
 
 
-async def _exit_of(handle: processes.ProcessHandle, seconds: float) -> None:
+async def _exit_of(handle: ProcessHandle, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             await handle.ended.wait()
