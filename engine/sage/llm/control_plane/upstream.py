@@ -39,11 +39,14 @@ class Upstream:
     @property
     def usable(self) -> bool:
         """Whether a request may be sent there now."""
-        if self.healthy:
-            return True
         if not self.managed:
             return True  # nobody else tells us of it: trying is how to know
-        return self.state in _READY and not self.suspect
+        return self.alive and (self.healthy is True or (self.state in _READY and not self.suspect))
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a process to talk to, as far as the supervisor knows."""
+        return not self.managed or self.state in _READY or self.state == "starting"
 
     @property
     def may_return(self) -> bool:
@@ -90,5 +93,5 @@ class Upstream:
             self.probed_at = float("-inf")
         self.url, self.pid = daemon.url, daemon.pid
         self.state, self.supervised, self.served_as = daemon.state, supervised, daemon.model
-        if daemon.state not in _READY and daemon.state != "starting":
+        if not self.alive:
             self.healthy = None

@@ -95,7 +95,7 @@ class Watcher:
         now = time.monotonic()
         for upstream in self._manager.upstreams:
             pause = WELL_SECONDS if upstream.healthy and upstream.models else ILL_SECONDS
-            if now - upstream.probed_at >= pause:
+            if upstream.alive and now - upstream.probed_at >= pause:
                 upstream.probed_at = now
                 task = asyncio.get_running_loop().create_task(self._probe(upstream))
                 self._probes.add(task)

@@ -5,6 +5,7 @@ Knows nothing of queues or of the client's connection.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -13,6 +14,7 @@ from sage.llm.control_plane.upstream import Upstream
 
 CONNECT_SECONDS = 3.0
 KEEP_ALIVE_SECONDS = 4.0  # below uvicorn's default of 5, so that we close idle connections first
+_LARGE_BODY = 1024 * 1024
 
 
 class UpstreamUnreachable(Exception):  # noqa: N818 - a state of the world, handled by its name
@@ -66,7 +68,8 @@ class HttpExecutionCoordinator:
         headers = {"Content-Type": "application/json", "X-Request-Id": request_id}
         for last in (False, True):
             try:
-                return await self.session.post(upstream.url + path, data=body, headers=headers, allow_redirects=False)
+                data = body if len(body) < _LARGE_BODY else io.BytesIO(body)  # aiohttp sends a file piece by piece
+                return await self.session.post(upstream.url + path, data=data, headers=headers, allow_redirects=False)
             except aiohttp.ClientConnectorError as error:
                 raise UpstreamUnreachable(_words(error.os_error), sent=False) from error
             except TimeoutError as error:
