@@ -36,7 +36,7 @@ def packages() -> list[pathlib.Path]:
     for root in ROOTS:
         for child in sorted((ROOT / root).iterdir()):
             if child.name == "sage":
-                found += [p for p in sorted(child.iterdir()) if p.is_dir() and p.name != "__pycache__"]
+                found += [p for p in sorted(child.iterdir()) if any(p.glob("*.py"))]
             elif child.is_dir() and (child / "__init__.py").exists():
                 found.append(child)
     return found
