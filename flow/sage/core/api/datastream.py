@@ -25,7 +25,7 @@ from sage.core.api.function.functions import (
 )
 from sage.core.graph.logical import LogicalEdge, LogicalNode
 from sage.core.graph.origin import Origin
-from sage.core.graph.spec import FunctionSpec, OperatorKind
+from sage.core.graph.spec import FunctionSpec, OperatorKind, checked_parallelism
 
 if TYPE_CHECKING:
     from sage.core.api.local_environment import LocalEnvironment
@@ -231,7 +231,7 @@ class DataStream(Generic[T]):
             name=name,
             function=None,
             inputs=edges,
-            parallelism=_checked(parallelism, origin),
+            parallelism=checked_parallelism(parallelism, origin),
             origin=origin,
         )
         return DataStream(self._env, node)
@@ -273,7 +273,7 @@ class DataStream(Generic[T]):
             name=name,
             function=FunctionSpec.checked(function, kind, origin),
             inputs=(LogicalEdge(self._node.index, self._key),),
-            parallelism=_checked(parallelism, origin),
+            parallelism=checked_parallelism(parallelism, origin),
             origin=origin,
         )
 
@@ -317,13 +317,3 @@ class PrintSink(SinkFunction[object]):
 
     def close(self) -> None:
         self._stdout.flush()
-
-
-def _checked(parallelism: object, origin: Origin) -> int | None:
-    if parallelism is None:
-        return None
-    if isinstance(parallelism, bool) or not isinstance(parallelism, int) or parallelism < 1:
-        raise PipelineError(
-            f"parallelism must be a whole number of at least 1 ({origin})", cause=f"got {parallelism!r}"
-        )
-    return parallelism

@@ -23,7 +23,7 @@ from sage.core.graph.logical import LogicalGraph
 from sage.core.graph.origin import Origin
 from sage.core.graph.plan import PhysicalPlan, build_plan
 from sage.core.graph.source import SourceSpec
-from sage.core.graph.spec import OperatorKind
+from sage.core.graph.spec import OperatorKind, checked_parallelism
 from sage.core.runtime import session
 from sage.core.runtime.local.job import LocalJob
 from sage.core.runtime.local.wiring import JobContext
@@ -161,7 +161,7 @@ class LocalEnvironment:
             name=name,
             function=None,
             inputs=(),
-            parallelism=parallelism,
+            parallelism=checked_parallelism(parallelism, origin),
             origin=origin,
             source=spec,
         )

@@ -13,7 +13,7 @@ from sage.common.errors import PipelineError
 from sage.core.api.function.base_function import BaseFunction
 from sage.core.graph.origin import Origin, describe
 
-__all__ = ["BoundFunction", "FunctionSpec", "OperatorKind", "Partitioning", "takes"]
+__all__ = ["BoundFunction", "FunctionSpec", "OperatorKind", "Partitioning", "checked_parallelism", "takes"]
 
 
 class OperatorKind(StrEnum):
@@ -181,3 +181,14 @@ def takes(function: Any, count: int) -> bool:
     except TypeError:
         return False
     return True
+
+
+def checked_parallelism(parallelism: object, origin: Origin) -> int | None:
+    """The number itself; None stays None. Raises PipelineError."""
+    if parallelism is None:
+        return None
+    if isinstance(parallelism, bool) or not isinstance(parallelism, int) or parallelism < 1:
+        raise PipelineError(
+            f"parallelism must be a whole number of at least 1 ({origin})", cause=f"got {parallelism!r}"
+        )
+    return parallelism

@@ -19,7 +19,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import TracebackType
+from functools import lru_cache
+from types import CodeType, TracebackType
 from typing import Any
 
 from sage.core.api.function.functions import ProcessContext
@@ -106,8 +107,10 @@ class Chain:
             for loop in (self._plain, self._timed):
                 if trace.tb_frame.f_code is loop.function.__code__ and trace.tb_lineno in loop.lines:
                     index, in_key, name = loop.lines[trace.tb_lineno]
-                    self.operators[index].errors += 1
-                    return Failure(self.operators[index], in_key, trace.tb_frame.f_locals.get(name))
+                    operator = self.operators[index]
+                    operator.errors += 1
+                    _uncount_rest(self.operators[0], operator)
+                    return Failure(operator, in_key, trace.tb_frame.f_locals.get(name))
             trace = trace.tb_next
         return None
 
@@ -146,6 +149,30 @@ class Chain:
 _COUNTED = frozenset({OperatorKind.FILTER, OperatorKind.FLAT_MAP, OperatorKind.PROCESS})
 
 
+def _uncount_rest(operator: ChainOperator, failed: ChainOperator) -> bool:
+    """Take the failed record out of the counts of the operators that it did not come to; True once `failed` is met."""
+    if operator is failed:
+        _uncount_output(operator)
+        return True
+    met = False
+    for child in operator.children:
+        if met:
+            child.records_in -= 1
+            _uncount_output(child)
+        else:
+            met = _uncount_rest(child, failed)
+    return met
+
+
+def _uncount_output(operator: ChainOperator) -> None:
+    if operator.kind in _COUNTED:
+        return
+    operator.records_out -= 1
+    for child in operator.children:
+        child.records_in -= 1
+        _uncount_output(child)
+
+
 def _many(result: Any) -> Any:
     """What a flat_map function returned, as an iterable."""
     if result is None:
@@ -169,6 +196,12 @@ def _timed(records: Any, times: list[float], index: int) -> Iterator[Any]:
         yield record
 
 
+@lru_cache(maxsize=256)
+def _compiled(text: str, name: str) -> CodeType:
+    """Subtasks of an operator chain share their code."""
+    return compile(text, name, "exec")
+
+
 class _Loop:
     """Writes and compiles a chain's loop, and remembers which line belongs to which operator."""
 
@@ -180,7 +213,7 @@ class _Loop:
         self._write(operators)
         title = " → ".join(operator.plan.node.name for operator in operators)
         namespace = dict(names)
-        exec(compile("\n".join(self._text), f"{GENERATED} {title}>", "exec"), namespace)  # noqa: S102 - our own text
+        exec(_compiled("\n".join(self._text), f"{GENERATED} {title}>"), namespace)  # noqa: S102 - our own text
         self.function: Any = namespace["run"]
 
     def _write(self, operators: list[ChainOperator]) -> None:

@@ -1,0 +1,235 @@
+"""What a function that raises does to its job (SPEC X12, K2): the operator, the user's line and the record are named."""
+
+from __future__ import annotations
+
+import inspect
+import pathlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sage.common.errors import NotRunningError, PipelineError
+from sage.core.api import LocalEnvironment
+from sage.core.api.function import FunctionContext, MapFunction, ProcessContext, SinkFunction
+
+HERE = pathlib.Path(__file__).name
+
+
+def failure(env: LocalEnvironment) -> PipelineError:
+    with pytest.raises(PipelineError) as caught:
+        env.submit()
+    return caught.value
+
+
+def line_of(function: Any, offset: int = 1) -> str:
+    """`file:line` of a line in a function's body."""
+    return f"{HERE}:{inspect.getsourcelines(function)[1] + offset}"
+
+
+def divide(x: int) -> float:
+    return 10 / x
+
+
+@pytest.mark.spec("X12")
+@pytest.mark.parametrize("parallelism", [1, 3])
+def test_the_message_names_operator_line_and_record(parallelism: int) -> None:
+    env = LocalEnvironment("test")
+    env.from_collection([5, 0, 2]).map(divide, name="divide", parallelism=parallelism).print()
+    error = failure(env)
+    assert "'divide'" in error.title
+    assert line_of(divide) in error.title
+    assert "ZeroDivisionError: division by zero at record 0" in error.cause
+    assert f"added at {HERE}" in error.hint.replace(str(pathlib.Path(__file__).parent) + "/", "")
+    assert isinstance(error.__cause__, ZeroDivisionError)
+    assert error.details["operator"] == "divide"
+
+
+def test_a_builtin_has_no_line_of_its_own() -> None:
+    """Then the line at which the operator was added is named."""
+    env = LocalEnvironment("test")
+    env.from_collection(["1", "x"]).map(int).print()
+    error = failure(env)
+    assert HERE in error.title
+    assert "record 'x'" in error.cause
+
+
+def test_what_came_before_is_out() -> None:
+    """Records before the failing one have gone all the way, as in a loop."""
+    out: list[float] = []
+    env = LocalEnvironment("test")
+    env.from_collection([5, 2, 0, 1]).map(divide).sink(out.append)
+    failure(env)
+    assert out == [2.0, 5.0]
+
+
+def test_the_counters_are_right_after_a_failure() -> None:
+    env = LocalEnvironment("test")
+    env.from_collection([5, 2, 0, 1]).map(lambda x: x).map(divide).map(abs).sink(lambda x: None)
+    handle = env.submit(block=False)
+    with pytest.raises(PipelineError):
+        handle.wait()
+    rows = [(row.operator, row.records_in, row.records_out, row.errors) for row in handle.metrics().operators]
+    assert rows == [
+        ("from_collection", 3, 3, 0),
+        ("map", 3, 3, 0),
+        ("map-2", 3, 2, 1),
+        ("map-3", 2, 2, 0),
+        ("sink", 2, 2, 0),
+    ]
+    assert handle.status() == "failed"
+
+
+def test_every_kind_of_operator_is_named() -> None:
+    def boom(*_: Any) -> Any:
+        raise ValueError("boom")
+
+    def late(x: int) -> Iterator[int]:
+        yield x
+        raise ValueError("boom")
+
+    def process(x: int, context: ProcessContext, out: Any) -> None:
+        raise ValueError("boom")
+
+    def build(name: str, env: LocalEnvironment) -> None:
+        stream = env.from_collection([1, 1])
+        builders: dict[str, Any] = {
+            "filter": lambda: stream.filter(boom),
+            "flat_map": lambda: stream.flat_map(late),
+            "reduce": lambda: stream.reduce(boom),
+            "process": lambda: stream.process(process),
+            "key_by": lambda: stream.key_by(boom).map(lambda x: x),
+            "sink": lambda: stream.sink(boom),
+        }
+        builders[name]()
+
+    for parallelism in (1, 2):
+        for name in ("filter", "flat_map", "reduce", "process", "key_by", "sink"):
+            env = LocalEnvironment("test", {"parallelism": parallelism})
+            build(name, env)
+            error = failure(env)
+            assert f"'{name}'" in error.title
+            assert "ValueError: boom" in error.cause
+
+
+def test_a_key_that_has_no_stable_value_is_refused() -> None:
+    class Thing:
+        pass
+
+    env = LocalEnvironment("test", {"parallelism": 2})
+    env.from_collection([1]).key_by(lambda x: Thing()).map(lambda x: x).print()
+    error = failure(env)
+    assert "'key_by'" in error.title
+    assert "Thing cannot be a key" in error.cause
+
+
+def test_an_unhashable_key_is_the_key_selectors_fault() -> None:
+    env = LocalEnvironment("test")
+    env.from_collection([1]).key_by(lambda x: [x]).reduce(lambda a, b: a).print()  # type: ignore[type-var]
+    error = failure(env)
+    assert "'key_by'" in error.title
+    assert "unhashable" in error.cause
+
+
+def test_a_string_from_flat_map_is_refused() -> None:
+    env = LocalEnvironment("test")
+    env.from_collection(["abc"]).flat_map(lambda x: x).print()
+    assert "needs a list of records" in failure(env).cause
+
+
+def test_a_source_that_raises() -> None:
+    def source() -> Iterator[int]:
+        yield 1
+        raise OSError("gone")
+
+    out: list[int] = []
+    env = LocalEnvironment("test")
+    env.from_source(source, name="reader").sink(out.append)
+    error = failure(env)
+    assert "'reader'" in error.title
+    assert line_of(source, 2) in error.title
+    assert "OSError: gone" in error.cause
+    assert out == [1]
+
+
+@pytest.mark.parametrize("phase", ["open", "close", "flush"])
+def test_open_close_and_flush_may_fail(phase: str) -> None:
+    closed = []
+
+    class Fails(SinkFunction[int]):
+        def open(self, context: FunctionContext) -> None:
+            self.fail("open")
+
+        def execute(self, value: int) -> None:
+            """Takes it."""
+
+        def flush(self) -> None:
+            self.fail("flush")
+
+        def close(self) -> None:
+            closed.append(1)
+            self.fail("close")
+
+        def fail(self, where: str) -> None:
+            if where == phase:
+                raise RuntimeError("no")
+
+    env = LocalEnvironment("test")
+    env.from_collection([1]).sink(Fails, name="fails")
+    error = failure(env)
+    assert "'fails'" in error.title
+    assert f"RuntimeError: no in {phase}()" in error.cause
+    assert closed == [1]
+
+
+def test_functions_are_closed_when_another_fails() -> None:
+    closed = threading.Event()
+
+    class Closes(MapFunction[int, int]):
+        def execute(self, value: int) -> int:
+            return value
+
+        def close(self) -> None:
+            closed.set()
+
+    env = LocalEnvironment("test")
+    env.from_collection([0]).map(Closes).map(divide, parallelism=2).print()
+    failure(env)
+    assert closed.is_set()
+
+
+def test_a_failure_stops_an_endless_source() -> None:
+    def endless() -> Iterator[int]:
+        number = 3
+        while True:
+            yield number
+            number -= number > 0
+
+    env = LocalEnvironment("test", {"chaining": False, "parallelism": 2})
+    env.from_source(endless).map(divide).sink(lambda x: None)
+    assert "ZeroDivisionError" in failure(env).cause
+
+
+def test_an_error_of_sage_stays_the_cause() -> None:
+    """So that the command line can say `sage llm serve` when the gateway is down."""
+
+    def ask(x: int) -> int:
+        raise NotRunningError("The gateway is not running", hint="sage llm serve")
+
+    env = LocalEnvironment("test")
+    env.from_collection([1]).map(ask).print()
+    assert isinstance(failure(env).__cause__, NotRunningError)
+
+
+def test_a_record_that_cannot_be_shown() -> None:
+    class Shy:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+        def __truediv__(self, other: int) -> float:
+            return 1 / 0
+
+    env = LocalEnvironment("test")
+    env.from_collection([Shy()]).map(lambda x: x / 1).print()
+    assert "of type Shy" in failure(env).cause
