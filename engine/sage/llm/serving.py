@@ -6,6 +6,7 @@ Binds before anything else, so that a taken port is one clear line and exit code
 from __future__ import annotations
 
 import errno
+import signal
 import socket
 import sys
 from typing import TYPE_CHECKING
@@ -30,14 +31,16 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         sock.bind((host, port))
         sock.listen(_BACKLOG)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         sock.close()
-        if error.errno == errno.EADDRINUSE:
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
             from sage.common.config.ports import port_holder
 
             raise PortInUseError(port, port_holder(port)) from error
         raise ConfigError(
-            f"Cannot listen on {host}:{port}", cause=error.strerror or str(error), hint="Try --host 127.0.0.1"
+            f"Cannot listen on {host}:{port}",
+            cause=getattr(error, "strerror", None) or str(error),
+            hint="Try --host 127.0.0.1",
         ) from error
     sock.setblocking(False)
     sock.set_inheritable(False)
@@ -63,6 +66,8 @@ def serve(app: ASGIApp, sock: socket.socket) -> None:
         backlog=_BACKLOG,
     )
     server = uvicorn.Server(config)
+    # uvicorn takes TERM over, and raises it again when it has drained: then it has nothing left to do.
+    signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
     server.run(sockets=[sock])
 
 

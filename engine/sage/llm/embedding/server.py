@@ -15,7 +15,7 @@ _log = get_logger("sage.llm.embedding")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve embeddings until SIGTERM; returns the exit code (1 where the port is taken or the model is not there)."""
+    """Serve until SIGTERM (0) or Ctrl-C (130); 1 where the port is taken or the model is not there."""
     options = _parser().parse_args(argv)
     configure_logging("embedding", level=options.log_level)
     started = time.perf_counter()
@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             serve(app, sock)
     except SageError as error:
         return report(error)
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -18,7 +18,7 @@ _log = get_logger("sage.llm.gateway")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM; returns the exit code (1 where the port is taken or an option makes no sense)."""
+    """Serve until SIGTERM (0) or Ctrl-C (130); 1 where the port is taken or an option makes no sense."""
     options = _parser().parse_args(argv)
     configure_logging("gateway", level=options.log_level)
     started = time.perf_counter()
@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             serve(app, sock)
     except SageError as error:
         return report(error)
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
