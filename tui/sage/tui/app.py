@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from textual.app import App, SystemCommand
@@ -25,9 +26,16 @@ class MonitorApp(App[None]):
     TITLE = "SAGE"
     ENABLE_COMMAND_PALETTE = True
 
-    def __init__(self, home: SageHome, *, interval: float = 1.0, collector: Collector | None = None) -> None:
+    def __init__(
+        self,
+        home: SageHome,
+        *,
+        interval: float = 1.0,
+        collector: Collector | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         super().__init__()
-        self.monitor = MonitorScreen(home, collector or Collector(home), interval)
+        self.monitor = MonitorScreen(home, collector or Collector(home), interval, wall)
 
     def on_mount(self) -> None:
         """SAGE's colours first; every theme of Textual is in the palette."""

@@ -101,6 +101,8 @@ class Meter:
         """Record one scrape; forget all earlier ones when a counter went down."""
         if self._points and self._restarted(samples):
             self._points.clear()
+        if self._points and now <= self._points[-1][0]:
+            self._points.pop()  # the same moment again: the newer samples stand for it
         self._points.append((now, samples))
         while len(self._points) > 2 and now - self._points[1][0] >= self._quantile_window:
             self._points.popleft()

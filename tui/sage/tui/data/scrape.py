@@ -78,8 +78,8 @@ class Scraper:
         if self._connection is None:
             self._connection = HTTPConnection(str(self._host), self._port, timeout=self._timeout)
         self._connection.request("GET", path, headers={"Accept": "*/*"})
-        response = self._connection.getresponse()
-        return response.status, _read(response, time.monotonic() + self._timeout)
+        with self._connection.getresponse() as response:
+            return response.status, _read(response, time.monotonic() + self._timeout)
 
 
 def _read(response: HTTPResponse, deadline: float) -> bytes:

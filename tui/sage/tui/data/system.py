@@ -20,6 +20,7 @@ from sage.tui.data.model import AcceleratorView, SystemView
 __all__ = ["Accelerators", "ProcessUse", "SystemReader"]
 
 _RETRY_S = 30.0
+_CHILDREN_EVERY = 10  # looking for children reads the whole process table
 HISTORY = 180
 
 
@@ -121,16 +122,26 @@ class ProcessUse:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._last: tuple[float, float] | None = None
+        self._family: list[psutil.Process] = []
+        self._reads = 0
 
     def read(self) -> tuple[float | None, int | None]:
         """``(cores busy since the last call, resident bytes)``; Nones once the process is gone."""
         try:
-            root = psutil.Process(self.pid)
-            family = [root, *root.children(recursive=True)]
+            if self._reads % _CHILDREN_EVERY == 0:
+                root = psutil.Process(self.pid)
+                self._family = [root, *root.children(recursive=True)]
+            self._reads += 1
+            alive = self._family[0].is_running()
         except psutil.Error:
+            alive = False
+        if not alive:
             return None, None
+        return self._sum()
+
+    def _sum(self) -> tuple[float | None, int | None]:
         spent, resident = 0.0, 0
-        for process in family:
+        for process in self._family:
             with suppress(psutil.Error), process.oneshot():
                 times = process.cpu_times()
                 spent += times.user + times.system

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -67,28 +68,38 @@ class MonitorScreen(Screen[None]):
         Binding("q", "app.quit", "Quit", id="quit"),
     ]
 
-    def __init__(self, home: SageHome, collector: Collector, interval: float = 1.0) -> None:
+    def __init__(
+        self, home: SageHome, collector: Collector, interval: float = 1.0, wall: Callable[[], float] = time.time
+    ) -> None:
         super().__init__()
+        self._wall = wall
         self.home = home
         self.view = VIEWS[0]
         self.snapshot: Snapshot | None = None
         self.feed = Feed(collector, self.look, interval)
+        self._topbar = TopBar()
+        self._notes = Static(id="notes")
+        self._engine = EnginePanel()
+        gateway, embedding = GatewayPanel("Gateway", id="gateway"), EmbeddingPanel("Embedding", id="embedding")
+        self._panels: tuple[Panel, ...] = (SystemPanel("System", id="system"), self._engine, gateway, embedding)
+        self._daemons = DaemonTable(id="daemons")
+        self._jobs = JobTable(id="jobs")
+        self._job_detail = JobDetail(id="job")
+        self._operators = OperatorTable(id="operators")
+        self._logs = LogsPanel()
 
     def compose(self) -> ComposeResult:
         """All panels; style decides which are seen."""
-        yield TopBar()
-        yield Static(id="notes")
+        yield self._topbar
+        yield self._notes
         with Container(id="body"):
-            yield SystemPanel("System", id="system")
-            yield EnginePanel()
-            yield GatewayPanel("Gateway", id="gateway")
-            yield EmbeddingPanel("Embedding", id="embedding")
+            yield from self._panels
             yield Static(empty_state(), id="empty", classes="panel")
-            yield DaemonTable(id="daemons")
-            yield JobTable(id="jobs")
-            yield JobDetail(id="job")
-            yield OperatorTable(id="operators")
-            yield LogsPanel()
+            yield self._daemons
+            yield self._jobs
+            yield self._job_detail
+            yield self._operators
+            yield self._logs
         yield Footer()
 
     def on_mount(self) -> None:
@@ -107,45 +118,47 @@ class MonitorScreen(Screen[None]):
     def look(self, snapshot: Snapshot, tail: Tail) -> None:
         """Show what the feed found."""
         self.snapshot = snapshot
-        self.set_class(snapshot.empty, "-empty")
-        for panel in self.query(".gauges").results(Panel):
+        daemons = self._daemons.row_count
+        for panel in self._panels:
             panel.show(snapshot)
-        self.query_one(DaemonTable).show(snapshot)
-        self.query_one(JobTable).show(snapshot)
+        self._daemons.show(snapshot)
+        self._jobs.show(snapshot)
         self._show_job()
         self._show_notes(snapshot)
         self._offer_logs(snapshot)
-        self.query_one(LogsPanel).feed(tail)
+        self._logs.feed(tail)
+        self.set_class(snapshot.empty, "-empty")
+        if (daemons > 0) != (self._daemons.row_count > 0):
+            self.refresh_bindings()
         self._tick()
 
     def _tick(self) -> None:
         """The clock goes on also when no data come: their age must be seen to grow."""
-        self.query_one(TopBar).show(
-            self.snapshot, view=self.view, interval=self.feed.interval, paused=self.feed.paused, wall=time.time()
+        self._topbar.show(
+            self.snapshot, view=self.view, interval=self.feed.interval, paused=self.feed.paused, wall=self._wall()
         )
 
     def _show_notes(self, snapshot: Snapshot) -> None:
-        notes = self.query_one("#notes", Static)
         troubles = [*snapshot.troubles, *snapshot.notes]
-        notes.display = bool(troubles)
+        self._notes.display = bool(troubles)
         if troubles:
             more = f"  (+{len(troubles) - 1})" if len(troubles) > 1 else ""
-            notes.update(Content(f"▲ {troubles[0]}{more}"))
+            self._notes.update(Content(f"▲ {troubles[0]}{more}"), layout=False)
 
     def _show_job(self) -> None:
         job = self._job()
-        self.query_one(JobDetail).show(job)
-        self.query_one(OperatorTable).show(job)
+        self._job_detail.show(job)
+        self._operators.show(job)
 
     def _job(self) -> JobView | None:
-        selected = self.query_one(JobTable).selected
+        selected = self._jobs.selected
         jobs = self.snapshot.jobs if self.snapshot is not None else ()
         return next((job for job in jobs if job.id == selected), None)
 
     def _restyle(self) -> None:
         for table in self.query(LiveTable):
             table.restyle()
-        self.query_one(LogsPanel).restyle()
+        self._logs.restyle()
 
     # Views
 
@@ -154,6 +167,13 @@ class MonitorScreen(Screen[None]):
         for other in VIEWS:
             self.set_class(other == name, f"-view-{other}")
         self._tick()
+        self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys that would do nothing here are not offered."""
+        if action in {"restart", "daemon_log"}:
+            return self.view == "overview" and self._daemons.row_count > 0
+        return True
 
     def action_view(self, name: str) -> None:
         """Go to a view and give the keys to what one works with there."""
@@ -175,9 +195,14 @@ class MonitorScreen(Screen[None]):
             self.action_view("logs")
 
     @property
+    def lines_shown(self) -> int:
+        """How many lines of the log are held for the reader."""
+        return self._logs.line_count
+
+    @property
     def log_names(self) -> list[str]:
         """The logs on offer."""
-        return list(self._logs())
+        return list(self._log_files())
 
     @on(DataTable.RowSelected, "#jobs")
     def _open_job(self) -> None:
@@ -190,7 +215,7 @@ class MonitorScreen(Screen[None]):
 
     # Logs
 
-    def _logs(self) -> dict[str, Path]:
+    def _log_files(self) -> dict[str, Path]:
         """The logs on offer: those of the known daemons first, then the others in the folder."""
         daemons = self.snapshot.stack.daemons if self.snapshot is not None else ()
         known = {daemon.name: Path(daemon.log) for daemon in daemons if daemon.log}
@@ -198,7 +223,7 @@ class MonitorScreen(Screen[None]):
         return known | {name: path for name, path in others.items() if name not in known}
 
     def _offer_logs(self, snapshot: Snapshot) -> None:
-        logs, panel = self._logs(), self.query_one(LogsPanel)
+        logs, panel = self._log_files(), self._logs
         if panel.name_shown in logs:
             panel.choose(logs, panel.name_shown)
         elif logs:
@@ -207,14 +232,14 @@ class MonitorScreen(Screen[None]):
 
     def action_log(self, name: str) -> None:
         """Show another log."""
-        logs = self._logs()
+        logs = self._log_files()
         if name in logs:
-            self.query_one(LogsPanel).choose(logs, name)
+            self._logs.choose(logs, name)
             self.feed.follow(logs[name])
 
     def action_daemon_log(self) -> None:
         """The log of the daemon under the cursor."""
-        selected = self.query_one(DaemonTable).selected
+        selected = self._daemons.selected
         if selected:
             self.open_log(selected)
         else:
@@ -222,7 +247,7 @@ class MonitorScreen(Screen[None]):
 
     def action_next_log(self, step: int) -> None:
         """The next or previous log."""
-        names, panel = list(self._logs()), self.query_one(LogsPanel)
+        names, panel = list(self._log_files()), self._logs
         if names:
             at = names.index(panel.name_shown) if panel.name_shown in names else 0
             self.action_log(names[(at + step) % len(names)])
@@ -230,19 +255,19 @@ class MonitorScreen(Screen[None]):
     def action_search(self) -> None:
         """Filter the log."""
         self._show_view("logs")
-        self.query_one(LogsPanel).action_search()
+        self._logs.action_search()
 
     def action_follow(self) -> None:
         """Keep the newest log line in sight, or not."""
-        self.query_one(LogsPanel).toggle_follow()
+        self._logs.toggle_follow()
 
     # Actions on daemons
 
     @work
     async def action_restart(self) -> None:
         """Restart the daemon under the cursor, after asking."""
-        name = self.query_one(DaemonTable).selected
-        if name is None or self.view != "overview":
+        name = self._daemons.selected
+        if name is None:
             return
         question = f"Requests that {name} works on will fail. It comes back on the same port."
         if await self.app.push_screen_wait(ConfirmScreen(f"Restart {name}?", question, "Restart")):
@@ -275,7 +300,7 @@ class MonitorScreen(Screen[None]):
 
     def action_next_engine(self) -> None:
         """Show the next engine's numbers."""
-        self.query_one(EnginePanel).next_engine()
+        self._engine.next_engine()
 
     def action_help(self) -> None:
         """Show the keys."""

@@ -60,5 +60,5 @@ def _engine(engine: EngineView, width: int, height: int) -> list[Content]:
     failed = f" · {count(bad)} failed" if bad else ""
     lines.append(line(dim(f"{count(done)} requests · {count(engine.tokens)} tokens{failed}")))
     if engine.prefix_hits is not None:
-        lines.append(line(dim(f"{percent(engine.prefix_hits)} of prompt tokens came from the prefix cache")))
+        lines.append(line(dim(f"prefix cache hits {percent(engine.prefix_hits)}")))
     return lines

@@ -11,7 +11,7 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Horizontal, Vertical
 from textual.widgets import Input, RichLog, Static
 
 from sage.tui.data.tail import Tail, level_of
@@ -41,20 +41,25 @@ class LogsPanel(Vertical):
         self._lines: deque[str] = deque(maxlen=KEPT)
         self._pattern: re.Pattern[str] | None = None
         self._problem = ""
+        self._names = Static(id="log-names")
+        self._names.auto_links = False
+        self._input = Input(
+            placeholder="text or /regex/ · Enter keeps it, Esc clears it", id="log-filter", compact=True
+        )
+        self._view = RichLog(id="log-lines", max_lines=KEPT, wrap=False, auto_scroll=True, min_width=20)
 
     def compose(self) -> ComposeResult:
         """The choice of logs, the filter, the lines."""
-        names = Static(id="log-names")
-        names.auto_links = False
-        yield names
-        yield Input(
-            placeholder="filter: text or /regex/  (Enter keeps it, Esc clears it)", id="log-filter", compact=True
-        )
-        yield RichLog(id="log-lines", max_lines=KEPT, wrap=False, auto_scroll=True, min_width=20)
+        yield self._names
+        with Horizontal(id="log-search"):
+            yield Static("filter ")
+            yield self._input
+        yield self._view
 
     @property
-    def _view(self) -> RichLog:
-        return self.query_one("#log-lines", RichLog)
+    def line_count(self) -> int:
+        """How many lines are held, whether the filter shows them or not."""
+        return len(self._lines)
 
     def choose(self, names: Iterable[str], shown: str) -> None:
         """Offer ``names``, of which ``shown`` is the one whose lines come next."""
@@ -102,7 +107,7 @@ class LogsPanel(Vertical):
             parts.append(dim("no logs yet"))
         elif self._problem:
             parts.append(dim(f"· {self._problem}"))
-        self.query_one("#log-names", Static).update(line(*parts))
+        self._names.update(line(*parts), layout=False)
         shown = len(self._lines) if self._pattern is None else sum(1 for t in self._lines if self._pattern.search(t))
         matching = f"{shown} of {len(self._lines)} lines match" if self._pattern else f"{shown} lines"
         self.border_subtitle = matching if self.follow else f"{matching} · not following [f]"
@@ -110,12 +115,12 @@ class LogsPanel(Vertical):
     def action_search(self) -> None:
         """Open the filter."""
         self.add_class("-filtering")
-        self.query_one("#log-filter", Input).focus()
+        self._input.focus()
 
     def action_clear_filter(self) -> None:
         """Close the filter and show every line again."""
         self.remove_class("-filtering")
-        self.query_one("#log-filter", Input).value = ""
+        self._input.value = ""
         self._view.focus()
 
     def toggle_follow(self) -> None:

@@ -41,7 +41,7 @@ class Panel(Static):
         content = stack(self.lines(self._snapshot, size.width, size.height))
         if self._shown is None or not content.is_same(self._shown):
             self._shown = content
-            self.update(content)
+            self.update(content, layout=False)
 
     def lines(self, snapshot: Snapshot, width: int, height: int) -> Iterable[Content]:
         """What the panel shows in ``width`` by ``height`` cells; may set the border's title and subtitle too."""

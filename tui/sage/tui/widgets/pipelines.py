@@ -89,7 +89,7 @@ class JobDetail(Static):
         """Follow the selected job."""
         self.border_title = "Job"
         if job is None:
-            self.update(line(dim("No pipeline has run here.  "), "sage run pipeline.py"))
+            self.update(line(dim("No pipeline has run here.  "), "sage run pipeline.py"), layout=False)
             return
         width = max(20, self.content_size.width)
         tasks = f"{job.parallelism} task{'s' * (job.parallelism != 1)}"
@@ -102,4 +102,4 @@ class JobDetail(Static):
         elif job.rate_history:
             trend = spark(job.rate_history, min(60, width - 12)).lstrip()
             lines.append(line(f"{rate(job.rate)}/s ", (trend, "$primary")))
-        self.update(stack(lines))
+        self.update(stack(lines), layout=False)

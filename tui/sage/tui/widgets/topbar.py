@@ -39,7 +39,7 @@ class TopBar(Static):
         content = line(start, (middle, "$foreground-muted"), " " * max(1, room - len(middle)), end)
         if self._shown is None or not content.is_same(self._shown):
             self._shown = content
-            self.update(content)
+            self.update(content, layout=False)
 
 
 def _right(snapshot: Snapshot | None, interval: float, paused: bool, wall: float) -> list[Piece]:
