@@ -191,12 +191,12 @@ def main() -> None:
     env.register_service("gateway", UnifiedInferenceClient.create)
     env.register_service("vectors", VDBService)
 
-    documents = env.from_collection(args.files)
+    documents = env.from_collection(args.files, name="documents")
     passages = documents.map(lambda path: split(path, args.docs.parent), name="split").filter(bool, name="not-empty")
     passages.map(Embed, name="embed").sink(Store, name="store")
     env.submit()
 
-    answers = env.from_collection(questions).map(Retrieve, name="retrieve").map(Answer, name="answer")
+    answers = env.from_collection(questions, name="questions").map(Retrieve, name="retrieve").map(Answer, name="answer")
     answers.print()
     answers.sink(answered.append, name="keep")
     env.submit()
