@@ -33,7 +33,6 @@ SHAPE: dict[str, Any] = {
     "rope_theta": 10000.0,
     "hidden_act": "silu",
     "tie_word_embeddings": False,
-    "initializer_range": 0.3,
     "bos_token_id": 0,
     "eos_token_id": 1,
 }
@@ -60,18 +59,61 @@ def write_tokenizer(folder: Path) -> int:
     return tokenizer.get_vocab_size()
 
 
-def write_llama(folder: Path, *, shards: bool = False, seed: int = 0, **changes: Any) -> Path:
-    """A random-weight Llama in Hugging Face format, saved by `transformers` itself."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+def llama_tensors(shape: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Random float32 weights by their Hugging Face names."""
+    import numpy
+
+    draw = numpy.random.default_rng(seed)
+    hidden, inner, vocabulary = shape["hidden_size"], shape["intermediate_size"], shape["vocab_size"]
+    queries, keys = (shape[f"num_{kind}_heads"] * shape["head_dim"] for kind in ("attention", "key_value"))
+    tensors: dict[str, Any] = {}
+
+    def matrix(name: str, rows: int, columns: int, bias: bool = False) -> None:
+        tensors[f"{name}.weight"] = draw.normal(0, 0.3, (rows, columns)).astype(numpy.float32)
+        if bias:
+            tensors[f"{name}.bias"] = draw.normal(0, 0.3, rows).astype(numpy.float32)
+
+    def norm(name: str) -> None:
+        tensors[f"{name}.weight"] = draw.normal(1, 0.1, hidden).astype(numpy.float32)
+
+    matrix("model.embed_tokens", vocabulary, hidden)
+    for layer in range(shape["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}"
+        with_bias = shape.get("attention_bias", False)
+        for name, rows in (("q", queries), ("k", keys), ("v", keys)):
+            matrix(f"{prefix}.self_attn.{name}_proj", rows, hidden, with_bias)
+        matrix(f"{prefix}.self_attn.o_proj", hidden, queries, with_bias)
+        with_bias = shape.get("mlp_bias", False)
+        matrix(f"{prefix}.mlp.gate_proj", inner, hidden, with_bias)
+        matrix(f"{prefix}.mlp.up_proj", inner, hidden, with_bias)
+        matrix(f"{prefix}.mlp.down_proj", hidden, inner, with_bias)
+        norm(f"{prefix}.input_layernorm")
+        norm(f"{prefix}.post_attention_layernorm")
+    norm("model.norm")
+    if not shape["tie_word_embeddings"]:
+        matrix("lm_head", vocabulary, hidden)
+    return tensors
+
+
+def write_llama(folder: Path, *, shards: int = 1, seed: int = 0, **changes: Any) -> Path:
+    """A random-weight Llama in Hugging Face format, in one file or in shards with an index."""
+    from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     shape = {**SHAPE, **changes, "vocab_size": write_tokenizer(folder)}
-    shape.pop("architectures"), shape.pop("model_type")
-    torch.manual_seed(seed)
-    model = LlamaForCausalLM(LlamaConfig(**shape)).eval()
-    model.generation_config.do_sample = False
-    model.save_pretrained(folder, max_shard_size="40KB" if shards else "5GB")
+    (folder / "config.json").write_text(json.dumps(shape))
+    (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": 0, "eos_token_id": 1}))
+    tensors = llama_tensors(shape, seed)
+    if shards == 1:
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        return folder
+    where: dict[str, str] = {}
+    for index in range(shards):
+        file = f"model-{index + 1:05d}-of-{shards:05d}.safetensors"
+        part = {name: tensors[name] for name in sorted(tensors)[index::shards]}
+        save_file(part, folder / file, {"format": "pt"})
+        where.update(dict.fromkeys(part, file))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
     return folder
 
 
@@ -103,8 +145,9 @@ def expected_tokens() -> Callable[..., list[int]]:
         import torch
         from transformers import AutoModelForCausalLM
 
+        torch.set_num_threads(1)
         if folder not in loaded:
-            loaded[folder] = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+            loaded[folder] = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         ids = torch.tensor([prompt])
         with torch.inference_mode():
             out = loaded[folder].generate(

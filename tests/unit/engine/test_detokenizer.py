@@ -1,0 +1,115 @@
+"""Text as it comes: never half a character, never a stop string, all of it in the end (SPEC E3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sagellm_core.text.detokenizer import Detokenizer
+from sagellm_core.text.output import OutputText
+from sagellm_core.text.stops import StopScanner
+from sagellm_core.text.tokenizer import Tokenizer
+from sagellm_protocol.sampling import SamplingParams
+
+pytestmark = pytest.mark.spec("E3")
+QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_llama: Path) -> Tokenizer:
+    return Tokenizer(tiny_llama)
+
+
+def chunks_of(tokenizer: Tokenizer, ids: Sequence[int], prompt: Sequence[int] = ()) -> list[str]:
+    detokenizer = Detokenizer(tokenizer, prompt)
+    return [*(detokenizer.push(token) for token in ids), detokenizer.flush()]
+
+
+@pytest.mark.parametrize(
+    "text", ["Hello, world!", "你好,世界!", "😀🚀 👩‍👩‍👧", "naïve café — Grüße", " two  spaces ", "a\n\nb"]
+)
+def test_the_chunks_together_are_the_text(text: str, tokenizer: Tokenizer) -> None:
+    chunks = chunks_of(tokenizer, tokenizer.encode(text))
+    assert "".join(chunks) == text
+    assert not any("\ufffd" in chunk for chunk in chunks)
+
+
+@QUICK
+@given(text=st.text(max_size=60), cut=st.integers(0, 60))
+def test_any_text_after_any_prompt(text: str, cut: int, tokenizer: Tokenizer) -> None:
+    prompt, rest = text[:cut], text[cut:]
+    chunks = chunks_of(tokenizer, tokenizer.encode(rest), tokenizer.encode(prompt))
+    assert "".join(chunks) == rest
+
+
+@QUICK
+@given(ids=st.lists(st.integers(0, 255), max_size=40))
+def test_broken_bytes_are_shown_and_never_stop_the_text(ids: list[int], tokenizer: Tokenizer) -> None:
+    chunks = chunks_of(tokenizer, [*(token + 5 for token in ids), *tokenizer.encode(" end of it all")])
+    assert "".join(chunks).endswith("end of it all")
+
+
+def test_a_character_appears_with_its_last_byte(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("龍")
+    assert len(ids) == 3, "the character must be cut into bytes for this test"
+    assert chunks_of(tokenizer, ids) == ["", "", "龍", ""]
+
+
+def test_special_tokens_are_left_out_unless_asked_for(tokenizer: Tokenizer) -> None:
+    ids = [*tokenizer.encode("ab"), 1]
+    assert "".join(chunks_of(tokenizer, ids)) == "ab"
+    shown = Detokenizer(tokenizer, [], skip_special_tokens=False)
+    assert "".join(shown.push(token) for token in ids) == "ab<|end|>"
+
+
+@settings(deadline=None)
+@given(
+    text=st.text("ab\n", max_size=30),
+    stops=st.lists(st.text("ab\n", min_size=1, max_size=4), min_size=1, max_size=3),
+    cuts=st.lists(st.integers(0, 30), max_size=10),
+)
+def test_stop_strings_across_any_borders(text: str, stops: list[str], cuts: list[int]) -> None:
+    """However the text is cut into pieces, what is shown is the text before the first stop string to be complete."""
+    scanner = StopScanner(stops)
+    borders = [0, *sorted(cut for cut in cuts if cut < len(text)), len(text)]
+    shown, stopped = "", False
+    for first, last in pairwise(borders):
+        piece, stopped = scanner.push(text[first:last])
+        shown += piece
+        if stopped:
+            break
+    if not stopped:
+        shown += scanner.flush()
+    assert stopped == any(stop in text for stop in stops)
+    assert text.startswith(shown)
+    assert not any(stop in shown for stop in stops)
+    if not stopped:
+        assert shown == text
+
+
+def test_a_stop_string_ends_an_output_inside_a_token(tokenizer: Tokenizer) -> None:
+    output = OutputText(tokenizer, [], SamplingParams(stop=["ick br"]))
+    shown = ""
+    for token in tokenizer.encode("The quick brown fox"):
+        piece, stopped = output.push(token, last=None)
+        shown += piece
+        if stopped:
+            break
+    assert shown == "The qu"
+
+
+def test_the_last_token_brings_out_what_was_held_back(tokenizer: Tokenizer) -> None:
+    output = OutputText(tokenizer, [], SamplingParams(stop=["xyz"]))
+    first, second = tokenizer.encode("x"), tokenizer.encode("y")
+    assert output.push(first[0], last=None) == ("", False)
+    assert output.push(second[0], last="length") == ("xy", False)
+
+
+def test_a_stop_token_has_no_text(tokenizer: Tokenizer) -> None:
+    output = OutputText(tokenizer, [], SamplingParams(skip_special_tokens=False))
+    assert output.push(1, last="stop") == ("", False)

@@ -1,0 +1,310 @@
+"""`LLMEngine` as a user sees it: generate, stream, execute, cancel, limits, failures (SPEC E1, E4)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sagellm_core import EngineError, EngineFactory, LLMEngine, LLMEngineConfig, ModelLoadError
+from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
+from sagellm_core.executor.in_process import InProcessExecutor
+from sagellm_core.text import Tokenizer
+from sagellm_protocol import ErrorCode, Message, Request, SamplingParams
+
+pytestmark = pytest.mark.spec("E1", "E4")
+Expected = Callable[..., list[int]]
+ENDLESS = SamplingParams(max_tokens=200, ignore_eos=True)
+
+
+@asynccontextmanager
+async def running(folder: Path, **changes: Any) -> AsyncIterator[LLMEngine]:
+    engine = LLMEngine(LLMEngineConfig(model_path=str(folder), **changes))
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.stop()
+
+
+async def idle(engine: LLMEngine) -> None:
+    """Wait until the step thread has nothing left."""
+    async with asyncio.timeout(20):
+        while engine.get_metrics()["requests_running"] or engine.get_metrics()["kv_cache_usage_ratio"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+async def test_generate_from_text_and_from_token_ids_agree(tiny_llama: Path) -> None:
+    async with running(tiny_llama) as engine:
+        from_text = await engine.generate("The quick brown", max_tokens=12)
+        ids = Tokenizer(tiny_llama).encode("The quick brown")
+        from_ids = await engine.generate(ids, max_tokens=12, request_id="mine")
+    assert from_text.output_tokens == from_ids.output_tokens
+    assert from_text.output_text == from_ids.output_text
+    assert from_ids.request_id == "mine"
+    assert from_ids.prompt_tokens == len(ids)
+    assert from_ids.finish_reason in ("stop", "length")
+
+
+async def test_a_stream_is_start_deltas_end_and_adds_up(tiny_llama: Path) -> None:
+    async with running(tiny_llama) as engine:
+        whole = await engine.generate("Emoji 😀", max_tokens=40)
+        events = [event async for event in engine.stream("Emoji 😀", max_tokens=40, request_id="r")]
+    assert [event.event for event in events] == ["start", *["delta"] * (len(events) - 2), "end"]
+    start, end = events[0], events[-1]
+    assert start.prompt_tokens == end.prompt_tokens > 0
+    assert start.engine_id == "engine-0"
+    deltas = events[1:-1]
+    assert "".join(event.chunk for event in deltas) == end.output_text == whole.output_text
+    assert [token for event in deltas for token in event.chunk_tokens] == end.output_tokens == whole.output_tokens
+    assert deltas[0].content == deltas[0].chunk
+    assert {event.request_id for event in events} == {"r"}
+
+
+async def test_metrics_tell_first_token_from_the_whole(tiny_llama: Path) -> None:
+    async with running(tiny_llama) as engine:
+        response = await engine.generate("x" * 50, sampling_params=ENDLESS)
+    metrics = response.metrics
+    total_ms = 1000 * (metrics.timestamps.completed_at - metrics.timestamps.queued_at)
+    assert 0 < metrics.ttft_ms < total_ms / 2
+    assert len(metrics.itl_list) == len(response.output_tokens) - 1
+    assert metrics.ttft_ms + sum(metrics.itl_list) == pytest.approx(total_ms, rel=0.01)
+    assert metrics.throughput_tps == pytest.approx(1000 * len(response.output_tokens) / total_ms, rel=0.01)
+    assert metrics.timestamps.queued_at <= metrics.timestamps.scheduled_at <= metrics.timestamps.executed_at
+
+
+async def test_many_at_once_answer_as_each_alone(tiny_llama: Path) -> None:
+    prompts = [f"prompt number {index} " * (1 + index % 5) for index in range(24)]
+    async with running(tiny_llama, max_batch_size=8, kv_cache_num_blocks=40) as engine:
+        together = await asyncio.gather(*(engine.generate(prompt, max_tokens=20) for prompt in prompts))
+        alone = [await engine.generate(prompt, max_tokens=20) for prompt in prompts[:6]]
+        await engine.generate(prompts[4], max_tokens=2)
+        await engine.generate(prompts[4], max_tokens=2)
+        await idle(engine)
+        assert engine.get_metrics()["prefix_hit_ratio"] > 0
+    assert [each.output_tokens for each in together[:6]] == [each.output_tokens for each in alone]
+
+
+async def test_a_seed_is_reproducible_beside_others(tiny_llama: Path) -> None:
+    seeded = SamplingParams(temperature=1.5, seed=11, max_tokens=20, ignore_eos=True)
+    noise = SamplingParams(temperature=2.0, max_tokens=20, ignore_eos=True)
+    async with running(tiny_llama) as engine:
+        alone = await engine.generate("seed", sampling_params=seeded)
+        first, *_ = await asyncio.gather(
+            engine.generate("seed", sampling_params=seeded),
+            *(engine.generate(f"other {index}", sampling_params=noise) for index in range(5)),
+        )
+    assert first.output_tokens == alone.output_tokens
+
+
+async def test_execute_takes_messages_and_reports_errors_in_the_response(tiny_llama: Path) -> None:
+    async with running(tiny_llama) as engine:
+        good = await engine.execute(
+            Request(messages=[Message(role="user", content="Hi")], max_tokens=5, trace_id="trace")
+        )
+        bad = await engine.execute(Request(prompt=[1, 999_999]))
+    assert good.error is None
+    assert (good.trace_id, good.prompt_tokens) == ("trace", 5)
+    assert bad.finish_reason == "error"
+    assert bad.error is not None
+    assert bad.error.code is ErrorCode.INVALID_ARGUMENT
+    assert "outside the vocabulary" in bad.error.message
+
+
+async def test_stop_strings_and_stop_tokens_end_an_answer(tiny_llama: Path) -> None:
+    async with running(tiny_llama) as engine:
+        free = await engine.generate("The quick", sampling_params=ENDLESS)
+        middle = free.output_text[len(free.output_text) // 2 :][:3]
+        cut = await engine.generate("The quick", sampling_params=ENDLESS.model_copy(update={"stop": [middle]}))
+        token = free.output_tokens[10]
+        stopped = await engine.generate(
+            "The quick", sampling_params=ENDLESS.model_copy(update={"stop_token_ids": [token]})
+        )
+        await idle(engine)
+    assert cut.finish_reason == "stop"
+    assert cut.output_text == free.output_text[: free.output_text.index(middle)]
+    assert stopped.finish_reason == "stop"
+    assert stopped.output_tokens == free.output_tokens[: free.output_tokens.index(token) + 1]
+
+
+async def test_logprobs_come_with_their_texts(tiny_llama: Path) -> None:
+    async with running(tiny_llama) as engine:
+        response = await engine.generate("a", sampling_params=SamplingParams(max_tokens=3, logprobs=2, ignore_eos=True))
+    assert response.logprobs is not None
+    assert [each.token_id for each in response.logprobs] == response.output_tokens
+    assert all(each.logprob == max(each.top.values()) <= 0 for each in response.logprobs)
+    assert all(set(each.top) == set(each.top_tokens) for each in response.logprobs)
+
+
+async def test_leaving_a_stream_cancels_the_request(tiny_llama: Path) -> None:
+    async with running(tiny_llama) as engine:
+        stream = engine.stream("endless", sampling_params=ENDLESS)
+        async for event in stream:
+            if event.event == "delta":
+                break
+        await stream.aclose()
+        await idle(engine)
+        assert engine.get_metrics()["generation_tokens_total"] < 200
+
+
+async def test_cancel_ends_a_stream_with_what_there_was(tiny_llama: Path) -> None:
+    async with running(tiny_llama) as engine:
+        events = []
+        async for event in engine.stream("endless", sampling_params=ENDLESS, request_id="r"):
+            events.append(event)
+            if len(events) == 5:
+                assert engine.cancel("r")
+        assert events[-1].finish_reason == "cancelled"
+        assert 4 <= len(events[-1].output_tokens) < 200
+        assert not engine.cancel("r")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [("", "empty"), ("long " * 200, "context is 256 tokens"), ([0, -3], "outside the vocabulary")],
+)
+async def test_what_cannot_run_is_refused_before_the_first_event(
+    prompt: str | list[int], reason: str, tiny_llama: Path
+) -> None:
+    async with running(tiny_llama) as engine:
+        with pytest.raises(EngineError, match=reason) as caught:
+            await engine.generate(prompt)
+        assert caught.value.error_code is ErrorCode.INVALID_ARGUMENT
+        assert caught.value.param == "prompt"
+        with pytest.raises(EngineError, match=reason):
+            await anext(engine.stream(prompt))
+
+
+async def test_a_full_queue_refuses_and_recovers(tiny_llama: Path) -> None:
+    async with running(tiny_llama, max_batch_size=1, max_waiting_requests=1) as engine:
+        streams = [engine.stream("busy", sampling_params=ENDLESS) for _ in range(2)]
+        for stream in streams:
+            await anext(stream)
+        with pytest.raises(EngineError, match="full") as caught:
+            await engine.generate("one more")
+        assert caught.value.error_code is ErrorCode.RESOURCE_EXHAUSTED
+        assert caught.value.retryable
+        for stream in streams:
+            await stream.aclose()
+        assert (await engine.generate("again", max_tokens=2)).output_tokens
+
+
+async def test_budget_deadline_and_identity_of_a_request(tiny_llama: Path) -> None:
+    async with running(tiny_llama) as engine:
+        prompt = list(range(5, 15))
+        bounded = await engine.execute(Request(prompt=prompt, kv_budget_tokens=14, sampling_params=ENDLESS))
+        assert len(bounded.output_tokens) == 4
+        late = await engine.execute(Request(prompt=prompt, deadline_ms=1, sampling_params=ENDLESS))
+        assert late.error is not None
+        assert late.error.code is ErrorCode.DEADLINE_EXCEEDED
+        stream = engine.stream(prompt, sampling_params=ENDLESS, request_id="same")
+        await anext(stream)
+        with pytest.raises(EngineError, match="already running"):
+            await engine.generate(prompt, request_id="same")
+        await stream.aclose()
+
+
+async def test_a_failing_step_fails_its_requests_and_the_engine_lives(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = InProcessExecutor.execute
+    faults = ["out of memory"]
+
+    def once(self: InProcessExecutor, plan: SchedulerOutput) -> StepOutput:
+        if faults:
+            raise RuntimeError(faults.pop())
+        return execute(self, plan)
+
+    monkeypatch.setattr(InProcessExecutor, "execute", once)
+    async with running(tiny_llama) as engine:
+        with pytest.raises(EngineError, match="out of memory") as caught:
+            await engine.generate("x")
+        assert caught.value.error_code is ErrorCode.INTERNAL
+        assert await engine.health_check()
+        assert (await engine.generate("x", max_tokens=2)).output_tokens
+        await idle(engine)
+
+
+async def test_steps_that_keep_failing_make_the_engine_unhealthy(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: InProcessExecutor, plan: SchedulerOutput) -> StepOutput:
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(InProcessExecutor, "execute", broken)
+    async with running(tiny_llama) as engine:
+        for _ in range(3):
+            with pytest.raises(EngineError):
+                await engine.generate("x")
+        assert not await engine.health_check()
+        with pytest.raises(EngineError) as caught:
+            await engine.generate("x")
+        assert caught.value.error_code is ErrorCode.UNAVAILABLE
+
+
+async def test_stop_ends_what_runs_and_start_works_again(tiny_llama: Path) -> None:
+    engine = LLMEngine(LLMEngineConfig(model_path=str(tiny_llama)))
+    with pytest.raises(EngineError, match="not running"):
+        await engine.generate("x")
+    await engine.start()
+    await engine.start()
+    stream = engine.stream("endless", sampling_params=ENDLESS)
+    await anext(stream)
+    await engine.stop()
+    last = [event async for event in stream][-1]
+    assert last.error is not None
+    assert last.error.code is ErrorCode.UNAVAILABLE
+    assert not await engine.health_check()
+    await engine.stop()
+    await engine.start()
+    assert (await engine.generate("x", max_tokens=2)).output_tokens
+    await engine.stop()
+
+
+async def test_the_event_loop_is_free_while_the_model_computes(tiny_llama: Path) -> None:
+    async with running(tiny_llama, max_batch_size=8) as engine:
+        work = [asyncio.create_task(engine.generate(f"w{i}", sampling_params=ENDLESS)) for i in range(8)]
+        checks = 0
+        while not all(task.done() for task in work):
+            assert await engine.health_check()
+            checks += 1
+            await asyncio.sleep(0)
+        await asyncio.gather(*work)
+    assert checks > 100
+
+
+async def test_info_and_metrics(tiny_llama: Path) -> None:
+    async with running(tiny_llama, kv_cache_num_blocks=32) as engine:
+        await engine.generate("hello", sampling_params=ENDLESS, max_tokens=4)
+        await idle(engine)
+        info, metrics = engine.get_info(), engine.get_metrics()
+    assert info["state"] == "ready"
+    assert info["kv_cache"] == {"blocks": 32, "block_size": 16}
+    assert info["backend"] == {"kind": "cpu", "device": "cpu"}
+    assert info["max_model_len"] == 256
+    assert metrics["generation_tokens_total"] == 4
+    assert metrics["requests_waiting"] == 0
+
+
+async def test_a_model_that_is_not_there_is_said_with_the_next_command(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match="No model") as caught:
+        await LLMEngine(LLMEngineConfig(model_path=str(tmp_path / "none"))).start()
+    assert "sage-builtin" in caught.value.hint
+
+
+async def test_parallelism_that_is_not_there_is_refused(tiny_llama: Path) -> None:
+    with pytest.raises(EngineError, match="one device") as caught:
+        await LLMEngine(LLMEngineConfig(model_path=str(tiny_llama), tensor_parallel_size=2)).start()
+    assert caught.value.error_code is ErrorCode.NOT_IMPLEMENTED
+
+
+def test_the_factory_makes_engines_by_backend() -> None:
+    factory = EngineFactory()
+    assert factory.create("cpu").config.backend_type == "cpu"
+    assert {"cpu", "cuda"} <= set(factory.kinds())
+    with pytest.raises(EngineError, match="known: cpu, cuda"):
+        factory.create("abacus")
