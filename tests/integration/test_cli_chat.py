@@ -8,12 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import pexpect
 import pytest
 
 SAGE = str(pathlib.Path(sys.executable).with_name("sage"))
+Terminal: TypeAlias = "pexpect.spawn[str]"
 ANSWER = "It is a local AI stack."
 SLOWLY = "slowly"
 
@@ -35,6 +36,9 @@ class Server(http.server.ThreadingHTTPServer):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
+
+    def do_GET(self) -> None:
+        self._json({"object": "list", "data": [{"id": "scripted", "object": "model"}]})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -88,7 +92,7 @@ def server(sage: Any) -> Iterator[Server]:
 
 
 @pytest.fixture
-def terminal(sage: Any, server: Server) -> Iterator[pexpect.spawn]:
+def terminal(sage: Any, server: Server) -> Iterator[Terminal]:
     """``sage chat`` on a terminal, at its first prompt."""
     env = {k: v for k, v in sage.env.items() if k != "NO_COLOR"} | {"TERM": "xterm"}
     child = pexpect.spawn(SAGE, ["chat"], env=env, cwd=str(sage.cwd), encoding="utf-8", timeout=20)
@@ -138,7 +142,7 @@ def test_no_question_at_all_is_wrong_usage(sage: Any, server: Server) -> None:
 
 
 @pytest.mark.spec("X10")
-def test_a_conversation_on_a_terminal(terminal: pexpect.spawn, server: Server) -> None:
+def test_a_conversation_on_a_terminal(terminal: Terminal, server: Server) -> None:
     terminal.sendline("What is SAGE?")
     terminal.expect(ANSWER)
     terminal.expect("> ")
@@ -158,7 +162,7 @@ def test_a_conversation_on_a_terminal(terminal: pexpect.spawn, server: Server) -
 
 
 @pytest.mark.spec("X10", "G6")
-def test_ctrl_c_cuts_an_answer_short_and_the_conversation_goes_on(terminal: pexpect.spawn, server: Server) -> None:
+def test_ctrl_c_cuts_an_answer_short_and_the_conversation_goes_on(terminal: Terminal, server: Server) -> None:
     """The connection is closed, which is what cancels the engine's work; at the prompt Ctrl-C leaves with 130."""
     terminal.sendline(f"Count {SLOWLY}")
     terminal.expect("AI stack")
@@ -175,7 +179,7 @@ def test_ctrl_c_cuts_an_answer_short_and_the_conversation_goes_on(terminal: pexp
     assert terminal.exitstatus == 130
 
 
-def test_an_error_is_told_and_the_conversation_goes_on(terminal: pexpect.spawn) -> None:
+def test_an_error_is_told_and_the_conversation_goes_on(terminal: Terminal) -> None:
     terminal.sendline("fail")
     terminal.expect("error:")
     terminal.expect("tired")
@@ -186,6 +190,16 @@ def test_an_error_is_told_and_the_conversation_goes_on(terminal: pexpect.spawn) 
     terminal.expect(pexpect.EOF)
     terminal.close()
     assert terminal.exitstatus == 0
+
+
+@pytest.mark.spec("X12")
+def test_no_conversation_begins_without_a_gateway(sage: Any, free_port: Any) -> None:
+    (sage.cwd / "sage.toml").write_text(f'base_url = "http://127.0.0.1:{free_port()}/v1"\n')
+    child = pexpect.spawn(SAGE, ["chat"], env=sage.env, cwd=str(sage.cwd), encoding="utf-8", timeout=20)
+    child.expect("sage llm serve")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 3
 
 
 @pytest.mark.spec("X10", "X11")

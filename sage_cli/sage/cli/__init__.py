@@ -5,8 +5,7 @@ Results go to stdout, messages to stderr; exit codes are in :mod:`sage.cli.exit_
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sage.cli.main import main as main
 

@@ -8,6 +8,8 @@ from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from sage.common.errors import NotRunningError
+
 if TYPE_CHECKING:
     from sage.llm import UnifiedInferenceClient
 
@@ -61,6 +63,12 @@ class Conversation:
                 self._write("\n")
         self.turns.append({"role": "assistant", "content": "".join(pieces)})
         return finished
+
+    def check(self) -> None:
+        """Raise NotRunningError where no gateway answers."""
+        status = self._client.get_status()
+        if not status["gateway_available"]:
+            raise NotRunningError("There is nobody to talk to", cause=status["error"], hint=status["hint"])
 
     def forget(self) -> None:
         """Start over; the system message stays."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -12,27 +15,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     ``--debug`` (or ``SAGE_DEBUG=1``) is taken anywhere before a bare ``--``: errors then come with their traceback.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
-    if args in (["--version"], ["-V"]):
+    args, debug = _take_debug(list(sys.argv[1:] if argv is None else argv))
+    if args in (["--version"], ["-V"]):  # without Typer: this costs no more than the interpreter
         from sage.common._version import __version__
 
         print(f"sage {__version__}")
         return 0
-    args, debug = _take_debug(args)
     return _run(args, debug)
 
 
 def _run(args: list[str], debug: bool) -> int:
-    from typer.exceptions import Exit
-
-    from sage.cli.app import root
-
     try:
-        # standalone_mode=False: exceptions come to us; click turns Ctrl-C into the return value 130.
+        from sage.cli.app import root
+
+        # standalone_mode=False: exceptions come to us; click turns Exit and Ctrl-C into a code that it returns.
         code = root().main(args=args, prog_name="sage", standalone_mode=False)
         sys.stdout.flush()
-    except Exit as leave:
-        return leave.exit_code
     except (Exception, KeyboardInterrupt) as error:
         from sage.cli.failure import report
 

@@ -17,7 +17,11 @@ Ctrl-C  while the model answers: cut the answer short; at the prompt: leave"""
 
 
 def talk(conversation: Conversation) -> int:
-    """Ask and answer until the person leaves; the exit code (0 for /exit and Ctrl-D, 130 for Ctrl-C)."""
+    """Ask and answer until the person leaves; the exit code (0 for /exit and Ctrl-D, 130 for Ctrl-C).
+
+    Raises NotRunningError before the first prompt where there is nobody to talk to.
+    """
+    conversation.check()
     _line_editing()
     say(style("Ask away; /help lists the commands, Ctrl-D leaves.", "dim", stream=sys.stderr))
     while True:

@@ -7,7 +7,7 @@ import shutil
 import socket
 import stat
 import sys
-from collections import namedtuple
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,8 +93,7 @@ def test_python_versions(version: tuple[int, int], status: str) -> None:
 
 @pytest.mark.parametrize(("free", "status"), [(100, "fail"), (2 * 1024**3, "warn"), (50 * 1024**3, "ok")])
 def test_disk(free: int, status: str, home: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = namedtuple("usage", "total used free")(free, 0, free)
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(total=free, used=0, free=free))
     assert machine.disk(SageHome(home)).status == status
 
 

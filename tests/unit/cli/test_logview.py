@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -47,7 +48,7 @@ def test_a_wrong_name_finds_the_nearest(logs: SageHome, cli: Any) -> None:
 
 def test_what_is_added_comes_through_rotation_and_from_new_logs(logs: SageHome) -> None:
     """Nothing between the last lines and the first added one is lost, nothing comes twice."""
-    steps = iter(
+    steps: Iterator[Callable[[], None]] = iter(
         [
             lambda: append(logs, "engine", "a\n"),
             lambda: append(logs, "engine", "half"),

@@ -46,7 +46,7 @@ def run(
     What the pipeline prints goes to stdout (with --json to stderr); progress and the summary go to stderr. Ctrl-C stops
     it cleanly, a second one at once.
     """
-    path = _existing(file)
+    path = _existing(file, list(args or ()))
     from sage.cli.progress import RunProgress
     from sage.core.runner import run_file
 
@@ -64,18 +64,20 @@ def run(
 run.command_class = RunCommand  # type: ignore[attr-defined]
 
 
-def _existing(file: Path) -> Path:
+def _existing(file: Path, args: list[str]) -> Path:
     """The pipeline file, or an error that names what is like it nearby."""
     if file.is_file():
         return file
     title = f"{file} is a folder, not a pipeline file" if file.is_dir() else f"There is no pipeline file {str(file)!r}"
+    from sage.cli.suggest import nearest
+
+    if args and nearest(str(file), ["local"]):
+        raise UsageError(title, hint=f"Did you mean:  sage run local {' '.join(args)}")
     folder = file if file.is_dir() else file.parent
     scripts = sorted(entry.name for entry in folder.glob("*.py")) if folder.is_dir() else []
     if not scripts:
         where = f"No *.py file is in {folder.resolve()}." if folder.is_dir() else f"The folder {folder} does not exist."
         raise UsageError(title, cause=where, hint="A project that runs at once:  sage init my-project")
-    from sage.cli.suggest import nearest
-
     best = (nearest(file.name, scripts) or scripts)[0]
     shown = ", ".join(scripts[:6]) + (", …" if len(scripts) > 6 else "")
     raise UsageError(title, cause=f"{folder.resolve()} holds: {shown}", hint=f"sage run local {folder / best}")
