@@ -133,6 +133,8 @@ def _truth(name: str, entry: dict[str, Any], supervised: bool, *, ask: bool) -> 
         if ask:
             daemon.state, daemon.last_error = _ask(daemon, str(entry.get("health_path") or "/health"))
         return daemon
+    if supervised and identity is None and daemon.state == "starting":
+        return daemon  # its process is just being made
     if daemon.running or (daemon.state == "backing-off" and not supervised):
         daemon.last_error = daemon.last_error or f"process {daemon.pid} is gone"
         daemon.state = "dead"

@@ -149,7 +149,7 @@ class SupervisorClient:
     ) -> dict[str, Any]:
         """Send one request and read to its end. Raises OSError without a supervisor, or what it answered."""
         silent = True
-        wire.check_socket_folder(self.home.socket.parent, make=False)
+        wire.check_socket_folder(self.home, make=False)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(_CONNECT_S)
             try:

@@ -38,7 +38,7 @@ async def serve(home: SageHome, on_ready: Callable[[], None], tuning: Tuning | N
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, number.name)
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
-    wire.check_socket_folder(home.socket.parent, make=True)
+    wire.check_socket_folder(home, make=True)
     home.socket.unlink(missing_ok=True)  # we hold the lock: whoever made it is dead
     supervisor.take_over()
     server = await asyncio.start_unix_server(_Connections(supervisor), str(home.socket), limit=wire.LINE_LIMIT)

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 
 from sage.common.errors import StateError
+from sage.common.home import SageHome
 
 __all__ = ["ANY_VERSION", "ENDING", "LINE_LIMIT", "VERSION", "check_socket_folder"]
 
@@ -25,8 +25,12 @@ ANY_VERSION = frozenset({"ping", "stop", "shutdown"})
 LINE_LIMIT = 4 * 1024 * 1024
 
 
-def check_socket_folder(folder: Path, *, make: bool) -> None:
-    """Raise StateError unless only this user can reach the socket in `folder` (made with mode 0700 when asked)."""
+def check_socket_folder(home: SageHome, *, make: bool) -> None:
+    """Raise StateError unless only this user can reach the socket (see `SageHome.socket`); its directory is made when
+    asked. Beside `.sage/`, in /tmp, another user could have made it first."""
+    folder = home.socket.parent
+    if folder == home.root:
+        return
     try:
         if make:
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -35,10 +39,9 @@ def check_socket_folder(folder: Path, *, make: bool) -> None:
         return
     except OSError as error:
         raise StateError(f"Cannot use {folder} for the control socket", cause=error.strerror or str(error)) from error
-    shared_parent = folder.parent == Path("/tmp")  # noqa: S108
-    if not stat.S_ISDIR(info.st_mode) or (shared_parent and (info.st_uid != os.getuid() or info.st_mode & 0o077)):
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o077:
         raise StateError(
             f"Cannot use {folder} for the control socket",
             cause="it is not a private directory of yours",
-            hint=f"Remove it, or choose a shorter place:  export SAGE_HOME=~/.sage   (looked at: {folder})",
+            hint="Remove it, or choose a place with a shorter path:  export SAGE_HOME=~/.sage",
         )

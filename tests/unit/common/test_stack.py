@@ -63,6 +63,13 @@ def test_nobody_restarts_a_daemon_without_a_supervisor(
     assert record(home, supervisor, state="backing-off", pid=0).daemons[0].state == state
 
 
+@pytest.mark.parametrize(("supervisor", "state"), [(ME, "starting"), (None, "dead")])
+def test_a_daemon_may_start_before_it_has_a_process(
+    home: SageHome, supervisor: dict[str, Any] | None, state: str
+) -> None:
+    assert record(home, supervisor, state="starting", pid=0).daemons[0].state == state
+
+
 @pytest.mark.parametrize("state", ["stopped", "failed", "crash-loop"])
 def test_states_without_a_process_stay(home: SageHome, state: str) -> None:
     assert record(home, None, state=state, pid=0).daemons[0].state == state
