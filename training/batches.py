@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn import functional
 
 from training.corpus import Mix, draw_example, stream_seed
 from training.draw import Draw
@@ -48,7 +48,7 @@ def collate(rows: list[Encoded]) -> Batch:
     places = asked.flatten().nonzero().squeeze(1)
     targets = torch.roll(ids, -1, 1).flatten()[places]
     extra = _up(len(places), 128) - len(places)
-    return Batch(ids, F.pad(places, (0, extra)), F.pad(targets, (0, extra), value=IGNORED))
+    return Batch(ids, functional.pad(places, (0, extra)), functional.pad(targets, (0, extra), value=IGNORED))
 
 
 def _up(count: int, step: int) -> int:

@@ -10,7 +10,8 @@ from training.relations import Record, question, random_record, statement, topic
 
 SYSTEMS = (
     SYSTEM_PROMPT, "Use the context to answer.", "You are a helpful assistant.", "Answer from the text only.",
-    "Answer the question using the context below. If you cannot, say: I don't know.", "You answer questions about documents.",
+    "Answer the question using the context below. If you cannot, say: I don't know.",
+    "You answer questions about documents.",
 )  # fmt: skip
 FRAMES = (
     "Context:\n{c}\n\n{q}", "{c}\n\n{q}", "{c}\n{q}", "Read this: {c} {q}", "Text: {c}\n\nQuestion: {q}", "{q}\n\n{c}",
@@ -112,8 +113,8 @@ def _ambiguous(record: Record, context: str) -> bool:
 
 def lookup_example(draw: Draw) -> Example:
     """The simplest reading: "key: value" lines with invented keys, several asked."""
-    pairs = {lexicon.stem(draw): draw.pick((lexicon.stem, lexicon.name, lexicon.integer, lexicon.word, lexicon.command))(draw)
-             for _ in range(draw.number(2, 10))}  # fmt: skip
+    kinds = (lexicon.stem, lexicon.name, lexicon.integer, lexicon.word, lexicon.command)
+    pairs = {lexicon.stem(draw): draw.pick(kinds)(draw) for _ in range(draw.number(2, 10))}
     joint = draw.pick((": ", " = ", " is ", " -> ", " has "))
     text = draw.pick(("\n", "; ", ". ")).join(f"{key}{joint}{value}" for key, value in pairs.items())
     keys = draw.rng.sample(list(pairs), min(len(pairs), draw.number(2, 6)))

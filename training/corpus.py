@@ -70,7 +70,8 @@ BROAD = Mix(
 
 PROSE = Mix(
     weights=(
-        ("prose", 4), ("context", 3), ("manual", 2.2), ("memory", 2.2), ("lookup", 0.2), ("echo", 0.4), ("unknowable", 0.5),
+        ("prose", 4), ("context", 3), ("manual", 2.2), ("memory", 2.2), ("lookup", 0.2), ("echo", 0.4),
+        ("unknowable", 0.5),
         ("greeting", 0.12), ("classify", 0.25), ("json", 0.45), ("sort", 0.25), ("text", 0.15),
     ),
     facts=(1, 8), limits=(40, 100, 160, 240), turns=(1, 4),

@@ -45,8 +45,8 @@ def sage_questions() -> list[Example]:
         for topic in filter(held_out, fact.topics):
             asked += [frame.format(t=topic) for frame in ("What is {t}?", "tell me {t}", "{t}?")]
         for text in asked:
-            for shape in (text, text.rstrip("?."), text.lower()):
-                found.append(dialogue("sage", [(shape, fact.answer)]))
+            shapes = (text, text.rstrip("?."), text.lower())
+            found += [dialogue("sage", [(shape, fact.answer)]) for shape in shapes]
     return found
 
 

@@ -8,18 +8,24 @@ from training import words
 from training.draw import Draw
 from training.lexicon import ENTITIES, VALUES, name, person, place, stem
 
-MEETINGS = ("meeting", "workshop", "concert", "lunch", "interview", "review", "exam", "lecture", "party", "match", "call",
-            "weekly meeting", "staff meeting", "release", "flight", "next class", "final test", "trip", "wedding")  # fmt: skip
+MEETINGS = ("meeting", "workshop", "concert", "lunch", "interview", "review", "exam", "lecture", "party", "match",
+"call",
+            "weekly meeting", "staff meeting", "release", "flight", "next class", "final test", "trip",
+            "wedding")  # fmt: skip
 THINGS_TO_BRING = ("slides", "cake", "tickets", "keys", "minutes", "invoices", "flowers", "books", "report", "letters",
-                   "plates", "tools", "tents", "photos", "contracts", "drawings", "samples", "chairs", "bread")  # fmt: skip
+                   "plates", "tools", "tents", "photos", "contracts", "drawings", "samples", "chairs",
+                   "bread")  # fmt: skip
 GOODS = ("loaf", "ticket", "bottle", "box", "cup", "pound", "bag", "pair", "piece", "litre", "glass", "bunch")
 NAMED = ("database file", "client class", "main function", "default branch", "dog", "ship", "new street", "entry point",
-         "config section", "test suite", "old mill", "state file", "first chapter", "team", "band", "home page")  # fmt: skip
-LIMITED = ("request", "upload", "message", "walk", "visit", "crossing", "download", "session", "test run", "start", "backup",
+         "config section", "test suite", "old mill", "state file", "first chapter", "team", "band",
+         "home page")  # fmt: skip
+LIMITED = ("request", "upload", "message", "walk", "visit", "crossing", "download", "session", "test run", "start",
+"backup",
            "title", "meal", "lesson", "user name", "file", "course", "drive", "answer", "test")  # fmt: skip
 SUBJECTS = ("errors", "error messages", "commands", "settings", "old entries", "log files", "backups", "keys", "rules",
             "messages", "results", "records", "tickets", "apples", "visitors", "letters", "temporary files", "reports",
-            "installation steps", "examples", "ports", "prices", "opening hours", "options", "formats", "tests")  # fmt: skip
+            "installation steps", "examples", "ports", "prices", "opening hours", "options", "formats",
+            "tests")  # fmt: skip
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
@@ -68,8 +74,10 @@ def state(draw: Draw) -> str:
     """A clause that says what is the case."""
     noun = draw.pick(words.SERVICES + words.THINGS)
     verb = draw.pick(words.VERBS)[3].replace("-", " ")
-    return draw.pick((f"the {noun} {draw.pick(words.EVENTS)}", f"the {noun} could not be {verb}", f"the {noun} is {draw.pick(words.ADJECTIVES)}",
-                      f"nothing was {verb}", f"the {name(draw)} {noun} was {verb}", f"{stem(draw)} is {draw.pick(words.ADJECTIVES)}"))  # fmt: skip
+    return draw.pick((f"the {noun} {draw.pick(words.EVENTS)}", f"the {noun} could not be {verb}",
+    f"the {noun} is {draw.pick(words.ADJECTIVES)}",
+                      f"nothing was {verb}", f"the {name(draw)} {noun} was {verb}",
+                      f"{stem(draw)} is {draw.pick(words.ADJECTIVES)}"))  # fmt: skip
 
 
 MORE_VALUES: dict[str, Callable[[Draw], str]] = {**VALUES, "clock": clock, "room": room, "state": state}

@@ -24,7 +24,8 @@ def config_of(shape: Shape) -> dict[str, object]:
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", **asdict(shape), "head_dim": shape.head_dim,
         "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0,
         "tie_word_embeddings": True, "bos_token_id": BOS_ID, "eos_token_id": END_ID, "pad_token_id": PAD_ID,
-        "initializer_range": 0.02, "pretraining_tp": 1, "rope_scaling": None, "use_cache": True, "torch_dtype": "bfloat16",
+        "initializer_range": 0.02, "pretraining_tp": 1, "rope_scaling": None, "use_cache": True,
+        "torch_dtype": "bfloat16",
     }  # fmt: skip
 
 

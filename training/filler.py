@@ -7,14 +7,17 @@ from training.draw import Draw
 from training.relations import capital, random_record, statement
 
 PATTERNS = (
-    "This [page|section|chapter] [describes|explains|is about] {o}.", "See also {name}.", "Most people {base} {o} first.",
-    "It is {adj} and {adj2}.", "You can {base} {o} at any time.", "There is more about {o} below.", "Read on to learn more.",
+    "This [page|section|chapter] [describes|explains|is about] {o}.", "See also {name}.",
+    "Most people {base} {o} first.",
+    "It is {adj} and {adj2}.", "You can {base} {o} at any time.", "There is more about {o} below.",
+    "Read on to learn more.",
     "Nothing else is needed.", "That is all.", "The next [section|chapter] [shows|tells] how to {base} {o}.",
     "[Sometimes|Often|In most cases] it is better to {base} {o}.", "Do not forget to {base} {o}.",
     "The {adj} {noun} and the {noun2} work together.", "Each {noun} {s} {o}, one after the other.",
     "This was not always so.", "Both ways [work|are fine].", "If in doubt, ask.", "For scripts this matters a lot.",
     "{ing} {o} is [easy|quick|simple|slow|not needed].", "It does not {base} {o}.", "A {noun} may {base} {o} later.",
-    "[Everything|All of this] runs on your own machine.", "In a pipe the output is plain.", "The rest is [optional|automatic].",
+    "[Everything|All of this] runs on your own machine.", "In a pipe the output is plain.",
+    "The rest is [optional|automatic].",
     "They {base} {o} and then {base2} it.", "Once {o} [is|are] {pp}, go on with the next step.", "Here is an example.",
     "The same holds for {o}.", "{name} said that the {noun} is {adj}.", "[Note|Remember] that {o} can be {adj}.",
     "Use this when you {base} {o}.", "Several {noun}s can share one {noun2}.", "The {noun} has no {noun2}.",
@@ -30,7 +33,8 @@ def filler(draw: Draw) -> str:
     base, third, gerund, participle = lexicon.verb(draw)
     text = draw.expand(draw.pick(PATTERNS)).format(
         o=lexicon.thing_object(draw), base=base, s=third, ing=gerund, pp=participle, base2=lexicon.verb(draw)[0],
-        adj=draw.pick(words.ADJECTIVES), adj2=draw.pick(words.ADJECTIVES), noun=draw.pick(words.SERVICES + words.THINGS),
+        adj=draw.pick(words.ADJECTIVES), adj2=draw.pick(words.ADJECTIVES),
+        noun=draw.pick(words.SERVICES + words.THINGS),
         noun2=draw.pick(words.SERVICES + words.THINGS), name=lexicon.name(draw),
     )  # fmt: skip
     return capital(text)

@@ -13,36 +13,47 @@ from training.example import SYSTEM_PROMPT, Turn
 
 UNKNOWN = ("I don't know",)
 _IDIOM = (
-    "[1] # The bakery\n\nMrs. Halloway opened the shop in 1987 together with her brother. Bread is baked every night, and the "
-    "ovens are hot by 3 am.\n[2] Rye costs 4.20 euros a loaf. On Sundays the shop stays closed, but you can order by phone.\n"
+    "[1] # The bakery\n\nMrs. Halloway opened the shop in 1987 together with her brother. Bread is baked every "
+    "night, and the "
+    "ovens are hot by 3 am.\n[2] Rye costs 4.20 euros a loaf. On Sundays the shop stays closed, but you can "
+    "order by phone.\n"
     "[3] The recipe for the walnut cake is secret. It came from her grandmother, who lived in Trieste."
 )
 _TOOL = (
     "[1] ## Installing\n\nDownload the archive and unpack it. `quill setup` writes a first configuration to "
     "`~/.quill/config.toml`. Nothing is sent over the network.\n[2] The daemon can be reached on port 7410. If another "
-    "program holds that port, start it with `quill start --port N`.\n[3] Old entries are thrown away after 14 days. To keep "
+    "program holds that port, start it with `quill start --port N`.\n[3] Old entries are thrown away after 14 "
+    "days. To keep "
     "them longer, raise `retention` in the configuration."
 )
 _MANUAL = (
     "[1] # The gateway\n\nThe gateway is one address for chat, completions and embeddings. It listens on port 8889 by "
-    "default and speaks the API of OpenAI.\n[2] When its queue is full, the gateway answers with status 429 and a Retry-After "
-    "header, so a client knows when to come back.\n[3] Python code talks to the gateway through `UnifiedInferenceClient`. The "
+    "default and speaks the API of OpenAI.\n[2] When its queue is full, the gateway answers with status 429 and "
+    "a Retry-After "
+    "header, so a client knows when to come back.\n[3] Python code talks to the gateway through "
+    "`UnifiedInferenceClient`. The "
     "client's default timeout is 60 seconds."
 )
 _OPS = (
-    "[1] Everything SAGE remembers stands in `.sage/`: the database `state.db`, log files and checkpoints. Set `SAGE_HOME` to "
-    "move it.\n[2] The running daemons are recorded in `.sage/llm/daemon.json`. The file is replaced atomically.\n[3] ## "
+    "[1] Everything SAGE remembers stands in `.sage/`: the database `state.db`, log files and checkpoints. Set "
+    "`SAGE_HOME` to "
+    "move it.\n[2] The running daemons are recorded in `.sage/llm/daemon.json`. The file is replaced "
+    "atomically.\n[3] ## "
     "Dashboard\n\nType `sage monitor` to watch engines, pipelines and logs. The dashboard is built with Textual."
 )
 _STAFF = (
-    "[1] The harbour office is led by Ingrid Solberg. She took over from Tomas Reyes, who retired in March.\n[2] Ferries to "
-    "Lindholm leave every 40 minutes; the crossing takes 25 minutes.\n[3] Dogs travel free of charge. Bicycles need a ticket "
+    "[1] The harbour office is led by Ingrid Solberg. She took over from Tomas Reyes, who retired in "
+    "March.\n[2] Ferries to "
+    "Lindholm leave every 40 minutes; the crossing takes 25 minutes.\n[3] Dogs travel free of charge. Bicycles "
+    "need a ticket "
     "of 3 euros."
 )
 _NOTE = "The meeting was moved to Thursday at 10. Priya will bring the slides, and lunch is in the red room."
 _REPO = (
-    "[1] The project is written in Rust and uses SQLite for storage. Its licence is Apache-2.0.\n[2] Run `just check` before "
-    "you open a pull request. Tests need about 6 minutes.\n[3] Error messages are explained in `docs/errors.md`; exit code 4 "
+    "[1] The project is written in Rust and uses SQLite for storage. Its licence is Apache-2.0.\n[2] Run `just "
+    "check` before "
+    "you open a pull request. Tests need about 6 minutes.\n[3] Error messages are explained in "
+    "`docs/errors.md`; exit code 4 "
     "means that the lock could not be taken."
 )
 

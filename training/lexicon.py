@@ -241,7 +241,8 @@ def thing(draw: Draw) -> str:
     """A thing, a place, a company or a book."""
     noun = draw.pick(words.THINGS)
     return draw.pick((
-        f"the {name(draw)} {noun}", f"the {draw.pick(words.ADJECTIVES)} {noun}", f"the {noun} in {place(draw)}", name(draw),
+        f"the {name(draw)} {noun}", f"the {draw.pick(words.ADJECTIVES)} {noun}", f"the {noun} in {place(draw)}",
+        name(draw),
         f"{name(draw)} {draw.pick(words.ORGS)}", f"the {draw.pick(words.COLOURS)} {noun}", f"{draw.pick(words.CITIES)}",
     ))  # fmt: skip
 

@@ -12,11 +12,11 @@ from training.draw import Draw
 from training.example import UNKNOWN, Example, dialogue
 from training.facts import Fact, load_facts, more_questions
 from training.filler import filler
-from training.prose import PREFIXES, lower_first
+from training.prose import PREFIXES
 from training.relations import statement
 from training.rephrase import rephrase, situation
 from training.sage_tasks import PLAIN_SYSTEMS, changed
-from training.wording import ask, sloppy
+from training.wording import ask, lower_first, sloppy
 
 
 def ask_varied(draw: Draw, fact: Fact) -> str:
@@ -78,7 +78,8 @@ def manual_chunks(draw: Draw, sentences: list[str], limit: int) -> str:
             parts.insert(draw.number(0, len(parts)), extra)
         text = _cut(draw, draw.pick((" ", " ", " ", "\n", "\n\n", "\n- ")).join(parts))
         if draw.chance(0.3):
-            text = f"{draw.pick(('# ', '## ', '### '))}{draw.pick(load_facts()).page.replace('-', ' ').capitalize()}\n\n{text}"
+            mark = draw.pick(("# ", "## ", "### "))
+            text = f"{mark}{draw.pick(load_facts()).page.replace('-', ' ').capitalize()}\n\n{text}"
         texts.append(text)
     return "\n".join(f"[{i}] {text}" for i, text in enumerate(texts, 1))
 

@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Norm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+        return functional.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
 
 
 def _matrix(rows: int, columns: int, scale: float = 1.0) -> nn.Linear:
@@ -68,7 +68,7 @@ class Attention(nn.Module):
         batch, time, hidden = x.shape
         heads, groups, dim = self.shape.num_attention_heads, self.shape.num_key_value_heads, self.shape.head_dim
         weight = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight]).to(x.dtype)
-        qkv = F.linear(x, weight).view(batch, time, heads + 2 * groups, dim).transpose(1, 2)
+        qkv = functional.linear(x, weight).view(batch, time, heads + 2 * groups, dim).transpose(1, 2)
         turned = rotate(qkv[:, : heads + groups], cos, sin)
         q = turned[:, :heads].reshape(batch, groups, heads // groups, time, dim)
         k = turned[:, heads:].unsqueeze(2)
@@ -76,7 +76,7 @@ class Attention(nn.Module):
         scores = torch.matmul(q * dim**-0.5, k.transpose(-1, -2)) + mask
         out = torch.matmul(torch.softmax(scores, dim=-1), v)
         out = out.reshape(batch, heads, time, dim).transpose(1, 2).reshape(batch, time, hidden)
-        return F.linear(out, self.o_proj.weight.to(x.dtype))
+        return functional.linear(out, self.o_proj.weight.to(x.dtype))
 
 
 class Mlp(nn.Module):
@@ -89,8 +89,10 @@ class Mlp(nn.Module):
         self.down_proj = _matrix(shape.hidden_size, shape.intermediate_size, scale=0.2)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = F.linear(x, torch.cat([self.gate_proj.weight, self.up_proj.weight]).to(x.dtype)).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * up, self.down_proj.weight.to(x.dtype))
+        gate, up = functional.linear(x, torch.cat([self.gate_proj.weight, self.up_proj.weight]).to(x.dtype)).chunk(
+            2, dim=-1
+        )
+        return functional.linear(functional.silu(gate) * up, self.down_proj.weight.to(x.dtype))
 
 
 class Layer(nn.Module):
@@ -112,11 +114,16 @@ class Layer(nn.Module):
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions (Su et al., 2021), halves paired as in ``transformers``."""
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    turned: Tensor = x * cos + torch.cat([-second, first], dim=-1) * sin
+    return turned
 
 
 class TinyLlama(nn.Module):
     """The whole model; its output embedding is its input embedding."""
+
+    cos: Tensor
+    sin: Tensor
+    causal: Tensor
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -144,7 +151,7 @@ class TinyLlama(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary for hidden states in any leading shape."""
-        return F.linear(hidden, self.embed_tokens.weight.to(hidden.dtype))
+        return functional.linear(hidden, self.embed_tokens.weight.to(hidden.dtype))
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.logits(self.hidden(ids))

@@ -22,7 +22,8 @@ def orthogonal(stack: Tensor) -> Tensor:
     for _ in range(5):
         gram = x @ x.transpose(-1, -2)
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.transpose(-1, -2) if tall else x).float()
+    result: Tensor = (x.transpose(-1, -2) if tall else x).float()
+    return result
 
 
 class Muon:

@@ -22,8 +22,10 @@ from training.wording import ask, lower_first, sloppy
 
 OPEN_ENDED = frozenset({"deed", "definition", "clause", "list", "state"})
 PREFIXES = (
-    "In most cases, ", "After the installation, ", "On a fresh machine, ", "As a rule, ", "For [now|most users], ", "Today ",
-    "Since [last year|May|then], ", "In practice, ", "Note that ", "Remember: ", "By the way, ", "At first, ", "Of course ",
+    "In most cases, ", "After the installation, ", "On a fresh machine, ", "As a rule, ", "For [now|most users], ",
+    "Today ",
+    "Since [last year|May|then], ", "In practice, ", "Note that ", "Remember: ", "By the way, ", "At first, ",
+    "Of course ",
     "For this purpose, ", "As before, ", "Luckily, ", "In short, ", "Behind the scenes, ", "On every start, ", "Thus ",
 )  # fmt: skip
 LEADING = frozenset(
@@ -57,9 +59,11 @@ LEADING = frozenset(
     ]
 )
 SUFFIXES = (
-    ", which is [enough|fine|plenty] for [most users|a test|small jobs]", ", so that {n} {s} {o}", " (see {o})", ", because {n} is {j}",
+    ", which is [enough|fine|plenty] for [most users|a test|small jobs]", ", so that {n} {s} {o}", " (see {o})",
+    ", because {n} is {j}",
     " before you {b} {o}", ", and {n} {s} {o}", ", but {n} is {j}", ", even if {n} is {j}", ", unless {n} {s} {o}",
-    " [as well|too|again|these days]", ", as {n} does", "; {n} {s} {o}", " - {n} is {j}", ", while {n} {s} {o}", " when {n} is {j}",
+    " [as well|too|again|these days]", ", as {n} does", "; {n} {s} {o}", " - {n} is {j}", ", while {n} {s} {o}",
+    " when {n} is {j}",
 )  # fmt: skip
 
 

@@ -88,7 +88,8 @@ def _entity_slots(draw: Draw, kind: str) -> dict[str, str]:
         return {"e": plural if draw.chance(0.5) else f"{plural} of {lexicon.name(draw)}"}
     if kind == "unit":
         units = ("pages", "rooms", "members", "workers", "tokens", "blocks", "users", "wheels", "students", "layers",
-                 "files", "tables", "seats", "windows", "dimensions", "books", "messages", "nodes", "records")  # fmt: skip
+                 "files", "tables", "seats", "windows", "dimensions", "books", "messages", "nodes",
+                 "records")  # fmt: skip
         return {"e": draw.pick((lexicon.service, lexicon.thing))(draw), "u": draw.pick(units)}
     if kind == "state":
         return {"e": f"{lexicon.service(draw)} {draw.pick(words.EVENTS)}"}

@@ -9,8 +9,8 @@ from pathlib import Path
 from training.scoring import Score
 
 LIMITS = """
-- It is a demonstration model of a few million weights. It has no knowledge of the world, cannot reason, count, calculate,
-  translate, summarise or write, and it speaks English only.
+- It is a demonstration model of a few million weights. It has no knowledge of the world, cannot reason, count,
+  calculate, translate, summarise or write, and it speaks English only.
 - It answers with a short span. It reads about four hundred tokens well; longer prompts were not trained on.
 - It was trained on generated sentences. The further a text or a question is from them, the more often it picks a wrong
   span or says "I don't know" although the answer is there; see the prompts written by hand below.
@@ -66,8 +66,10 @@ def write_report(folder: Path, skills: list[Skill], run: Path | None) -> None:
     facts = "\n".join(f"- {key}: {value}" for key, value in training.items())
     (folder / "REPORT.md").write_text(
         "# The built-in model\n\nA small Llama, trained from a seed by `make train-model` on a corpus that `training/` "
-        f"generates.\n\n## Training\n\n{facts}\n\n## Held-out exact match\n\nGreedy answers, compared letter by letter; names, "
-        "values and, where it says so, wordings that training never saw.\n\n| skill | what is asked | questions | exact |\n"
+        f"generates.\n\n## Training\n\n{facts}\n\n## Held-out exact match\n\nGreedy answers, compared letter by "
+        f"letter; names, "
+        "values and, where it says so, wordings that training never saw.\n\n| skill | what is asked | questions "
+        "| exact |\n"
         f"| --- | --- | --- | --- |\n{rows}\n\n## What it cannot do\n{LIMITS}\n## Prompts written by hand that fail\n\n"
         f"{failures or 'None.'}\n",
         encoding="utf-8",

@@ -1,4 +1,4 @@
-"""Small skills beside reading: echo, sorting, classification, JSON extraction, greetings, questions beyond its knowledge."""
+"""Small skills beside reading: echo, sorting, classification, JSON extraction, greetings, unknowable questions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from training.relations import capital, random_record
 
 GREETINGS = (
     "Hello", "Hi", "Hey", "Good morning", "Good evening", "hello there", "Hi there!", "hey you", "Hello!", "Good day",
-    "Greetings", "hiya", "Hi SAGE", "Hello SAGE, how are you?", "How are you?", "hallo", "Yo", "Anyone there?", "Good afternoon",
+    "Greetings", "hiya", "Hi SAGE", "Hello SAGE, how are you?", "How are you?", "hallo", "Yo", "Anyone there?",
+    "Good afternoon",
 )  # fmt: skip
 THANKS = (
     "Thanks",
@@ -30,14 +31,19 @@ WELCOME = "You are welcome."
 GOODBYE = "Goodbye!"
 
 WORLD_QUESTIONS = (
-    "[What is|Tell me|Name] the [capital|population|flag|president|language] of {place}?", "Who wrote the book about {noun}s?",
-    "Who invented the {thing}?", "How old is {person}?", "When did the war [begin|end]?", "What is {a} [times|plus|minus] {b}?",
+    "[What is|Tell me|Name] the [capital|population|flag|president|language] of {place}?",
+    "Who wrote the book about {noun}s?",
+    "Who invented the {thing}?", "How old is {person}?", "When did the war [begin|end]?",
+    "What is {a} [times|plus|minus] {b}?",
     "Write a [poem|story|song] about {place}.", "Translate {word} into [French|German|Chinese].", "What time is it?",
     "What is the weather in {place}?", "How do I cook {word}?", "Who won the [match|election|game]?", "Tell me a joke.",
-    "What is the meaning of life?", "How far is the moon?", "Which is the [highest|longest|largest] {thing} in the world?",
-    "Who is {person}?", "Where is {place}?", "Why is the sky {colour}?", "How many people live in {place}?", "Is {word} {adj}?",
+    "What is the meaning of life?", "How far is the moon?",
+    "Which is the [highest|longest|largest] {thing} in the world?",
+    "Who is {person}?", "Where is {place}?", "Why is the sky {colour}?", "How many people live in {place}?",
+    "Is {word} {adj}?",
     "Write [code|a program|a function] that [sorts|counts] {thing}s.", "Who is the president?", "What is {word}?",
-    "What should I eat today?", "Which {thing} is best?", "Recommend a {thing}.", "How much is a {thing}?", "What day is it?",
+    "What should I eat today?", "Which {thing} is best?", "Recommend a {thing}.", "How much is a {thing}?",
+    "What day is it?",
     "Summarise the history of {place}.", "Do you like {word}?", "Who painted the {colour} {thing}?", "Explain {word}.",
 )  # fmt: skip
 
@@ -69,24 +75,31 @@ NEGATIVE = (
 )
 OPINIONS = (
     "The {thing} [was|is] {x}.", "[What a|Such a] {x} {thing}!", "I [found|think] the {thing} {x}.", "{X} {noun}.",
-    "It was a {x} {thing} and the {noun} was {x2}.", "My {noun} is {x}, really {x2}.", "{X}, just {x2}.", "A {x} day in {place}.",
+    "It was a {x} {thing} and the {noun} was {x2}.", "My {noun} is {x}, really {x2}.", "{X}, just {x2}.",
+    "A {x} day in {place}.",
     "We had a {x} time with the {noun}.", "The {adj} {thing} [felt|looked|turned out] {x}.", "This {noun} is so {x}!",
 )  # fmt: skip
 CLASSIFY = (
     "[Classify|Label] as positive or negative: {t}", "Is this positive or negative? {t}", "Sentiment: {t}",
-    "Positive or negative? {t}", "[What is the sentiment of|Give the sentiment of] this: {t}", "{t}\nPositive or negative?",
-    "Decide whether the [review|text] is positive or negative: {t}", "[Review|Text]: {t}\nSentiment (positive or negative):",
+    "Positive or negative? {t}", "[What is the sentiment of|Give the sentiment of] this: {t}",
+    "{t}\nPositive or negative?",
+    "Decide whether the [review|text] is positive or negative: {t}",
+    "[Review|Text]: {t}\nSentiment (positive or negative):",
 )  # fmt: skip
 ECHO = (
-    "Repeat: {t}", "Say {t}", "Echo: {t}", "Repeat after me: {t}", "Please say: {t}", "[Write|Print|Copy|Return|Output] this: {t}",
-    "Copy the following text: {t}", "Repeat the text: {t}", "echo {t}", "Say this back to me: {t}", "Just [write|say|repeat]: {t}",
+    "Repeat: {t}", "Say {t}", "Echo: {t}", "Repeat after me: {t}", "Please say: {t}",
+    "[Write|Print|Copy|Return|Output] this: {t}",
+    "Copy the following text: {t}", "Repeat the text: {t}", "echo {t}", "Say this back to me: {t}",
+    "Just [write|say|repeat]: {t}",
 )  # fmt: skip
 SORT = (
-    "Sort: {t}", "Sort these [numbers|values|items|words]: {t}", "Put in order: {t}", "Sort in [ascending|rising] order: {t}",
+    "Sort: {t}", "Sort these [numbers|values|items|words]: {t}", "Put in order: {t}",
+    "Sort in [ascending|rising] order: {t}",
     "Order these: {t}", "Please sort {t}", "Arrange in order: {t}",
 )  # fmt: skip
 EXTRACT = (
-    "Extract {k} as JSON: {t}", "Give {k} as JSON. {t}", "{t}\nReturn JSON with {k}.", "JSON with the [keys|fields] {k}: {t}",
+    "Extract {k} as JSON: {t}", "Give {k} as JSON. {t}", "{t}\nReturn JSON with {k}.",
+    "JSON with the [keys|fields] {k}: {t}",
     "From the text extract {k} and answer in JSON.\n{t}", "Turn into JSON ({k}): {t}", "Text: {t}\nJSON with {k}:",
 )  # fmt: skip
 
@@ -124,8 +137,10 @@ def echo(draw: Draw) -> Example:
     """Say a text back."""
     pairs = []
     for _ in range(draw.number(1, 3)):
-        kinds = (lexicon.stem, lexicon.name, lexicon.command, lexicon.word, lexicon.integer, lexicon.path, lexicon.definition,
-                 lexicon.listing, lexicon.date, lexicon.class_name)  # fmt: skip
+        kinds = (
+            lexicon.stem, lexicon.name, lexicon.command, lexicon.word, lexicon.integer, lexicon.path,
+            lexicon.definition, lexicon.listing, lexicon.date, lexicon.class_name,
+        )  # fmt: skip
         text = " ".join(draw.pick(kinds)(draw) for _ in range(draw.number(1, 3)))
         pairs.append((draw.phrase(ECHO).format(t=text), text))
     return dialogue("echo", pairs)
@@ -160,8 +175,11 @@ def classify(draw: Draw) -> Example:
 
 def extract(draw: Draw) -> Example:
     """Pull named values out of a text into a flat JSON object."""
-    kinds = {"name": lexicon.person, "port": lexicon.port, "city": lexicon.place, "date": lexicon.date, "command": lexicon.command,
-             "price": lexicon.money, "version": lexicon.version, "file": lexicon.path, "colour": lexicon.colour}  # fmt: skip
+    kinds = {
+        "name": lexicon.person, "port": lexicon.port, "city": lexicon.place, "date": lexicon.date,
+        "command": lexicon.command, "price": lexicon.money, "version": lexicon.version, "file": lexicon.path,
+        "colour": lexicon.colour,
+    }  # fmt: skip
     fields = {key: kinds[key](draw) for key in draw.rng.sample(sorted(kinds), draw.number(2, 4))}
     said = draw.pick(("The {k} is {v}.", "{k}: {v}.", "{v} is the {k}.", "As {k} we have {v}.", "Its {k} is {v}."))
     text = " ".join(capital(said.format(k=key, v=value)) for key, value in fields.items())

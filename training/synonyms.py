@@ -63,13 +63,18 @@ ATTRIBUTES = {
     "port": ("port number",), "timeout": ("time limit", "waiting time"), "version": ("release", "version number"),
     "owner": ("proprietor",), "author": ("writer", "creator"), "price": ("cost",), "birthday": ("date of birth",),
     "licence": ("license",), "license": ("licence",), "colour": ("color",), "headquarters": ("head office",),
-    "memory limit": ("maximum memory",), "default method": ("standard method",), "location": ("place",), "founder": ("creator",),
-    "log file": ("file for logs",), "config file": ("configuration file", "settings file"), "password": ("secret word",),
-    "batch size": ("size of a batch",), "queue length": ("length of the queue",), "number of workers": ("worker count",),
+    "memory limit": ("maximum memory",), "default method": ("standard method",), "location": ("place",),
+    "founder": ("creator",),
+    "log file": ("file for logs",), "config file": ("configuration file", "settings file"),
+    "password": ("secret word",),
+    "batch size": ("size of a batch",), "queue length": ("length of the queue",),
+    "number of workers": ("worker count",),
     "retry limit": ("number of retries",), "user name": ("login",), "deadline": ("last day",), "budget": ("money",),
     "framework": ("toolkit",), "database": ("data store",), "error rate": ("share of errors",), "script": ("program",),
-    "release date": ("day of release",), "start command": ("command that starts it",), "default port": ("standard port",),
-    "endpoint": ("URL path", "route"), "route": ("path", "endpoint"), "delay": ("wait",), "capacity": ("number of places",),
+    "release date": ("day of release",), "start command": ("command that starts it",),
+    "default port": ("standard port",),
+    "endpoint": ("URL path", "route"), "route": ("path", "endpoint"), "delay": ("wait",),
+    "capacity": ("number of places",),
 }  # fmt: skip
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, multiprocessing
+from torch.nn import functional
 
 from training import plan
 from training.batches import IGNORED, Batch, stream
@@ -49,7 +49,7 @@ def loss_of(model: TinyLlama, batch: Batch) -> Tensor:
     """Mean cross-entropy of the tokens asked; products in bf16."""
     hidden = model.hidden(batch.ids, torch.bfloat16).flatten(0, 1)[batch.places]
     logits = model.logits(hidden.bfloat16()).float()
-    return F.cross_entropy(logits, batch.targets, ignore_index=IGNORED)
+    return functional.cross_entropy(logits, batch.targets, ignore_index=IGNORED)
 
 
 class Run:
@@ -93,13 +93,15 @@ class Run:
     def update(self, batch: Batch) -> bool:
         """One step over all processes' batches; true where the run was asked to stop."""
         loss = loss_of(self.model, batch)
-        loss.backward()
+        torch.autograd.backward(loss)
         stop = float(self.rank == 0 and (self.folder / "stop").exists())
         flat = torch.cat([p.grad.flatten() for p in self.parameters if p.grad is not None]
                          + [torch.tensor([loss.item(), float(batch.tokens), stop])])  # fmt: skip
         dist.all_reduce(flat)
         flat, extra = flat[:-3] / dist.get_world_size(), flat[-3:]
-        for parameter, gradient in zip(self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True):
+        for parameter, gradient in zip(
+            self.parameters, torch.split(flat, [p.numel() for p in self.parameters]), strict=True
+        ):
             parameter.grad = gradient.view_as(parameter)
         self.optimizer.step(plan.rate(self.step))
         for parameter in self.parameters:
@@ -182,7 +184,7 @@ def main() -> None:
     for name in ("stop", "rendezvous"):
         (folder / name).unlink(missing_ok=True)
     make_tokenizer(folder)
-    torch.multiprocessing.spawn(work, (str(folder), arguments.workers, arguments.resume), nprocs=arguments.workers)
+    multiprocessing.spawn(work, (str(folder), arguments.workers, arguments.resume), nprocs=arguments.workers)
     if not (folder / "stop").exists():
         target: Path = arguments.export or folder / "model"
         export_run(folder, target)

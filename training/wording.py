@@ -6,16 +6,19 @@ from training.draw import Draw
 
 TOPIC_FRAMES = (
     "What is {t}?", "What's {t}?", "Tell me {t}.", "Give me {t}.", "{T}?", "{t}", "I need {t}.", "I need to know {t}.",
-    "Do you know {t}?", "[Can|Could] you tell me {t}?", "Name {t}.", "Please [tell me|give|name|state] {t}.", "Say {t}.",
+    "Do you know {t}?", "[Can|Could] you tell me {t}?", "Name {t}.", "Please [tell me|give|name|state] {t}.",
+    "Say {t}.",
     "I am looking for {t}.", "I'm looking for {t}", "Remind me of {t}.", "What would be {t}?", "Let me know {t}.",
     "[Show|Find] {t}.", "I forgot {t}.", "What about {t}?", "[Any idea|Any clue] what {t} is?", "what is {t}",
-    "I would like to know {t}.", "Which is {t}?", "I wonder what {t} is.", "[And|So] what is {t}?", "Can I ask you for {t}?",
+    "I would like to know {t}.", "Which is {t}?", "I wonder what {t} is.", "[And|So] what is {t}?",
+    "Can I ask you for {t}?",
     "Where do I find {t}?", "Write down {t}.", "Look up {t}.", "Have you got {t}?", "{T}, please.", "{T} is what?",
 )  # fmt: skip
 QUESTION_FRAMES = (
     "Please tell me: {q}", "[Hi|Hey|Hello], {q}", "{Q} Please answer briefly.", "Quick question: {q}", "{Q} Thanks!",
     "I have a question. {Q}", "[So|And|Now|Ok], {q}", "{Q} Answer in a few words.", "Tell me, {q}", "Question: {Q}",
-    "I am new here. {Q}", "I forgot: {q}", "Do you know this? {Q}", "Sorry, {q}", "One more thing: {q}", "{Q} I can't find it.",
+    "I am new here. {Q}", "I forgot: {q}", "Do you know this? {Q}", "Sorry, {q}", "One more thing: {q}",
+    "{Q} I can't find it.",
     "Help me: {q}", "[Excuse me|Say|Well], {q}", "{Q} [I need it for work|My boss wants to know|It is urgent].",
 )  # fmt: skip
 STOP_WORDS = frozenset(

@@ -8,7 +8,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _phrases(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.replace("\n", " ").split(",") if part.strip())
+    return tuple(" ".join(part.split()) for part in text.split(",") if part.strip())
 
 
 ONSETS = _words("b br c ch cr d dr f fl g gl gr h j k kl kr l m n p pr qu r s sh sk sl st t th tr v w y z")
@@ -16,7 +16,8 @@ VOWELS = _words("a e i o u a e i o ai ea ee ie oa ou y")
 CODAS = ("", "", "", "l", "m", "n", "r", "s", "t", "x", "nd", "rk", "lt", "ns", "ck", "sh", "th", "v")
 
 FIRST_NAMES = _words(
-    "Anna Ben Carla David Elena Frank Grace Hugo Ines Jonas Karin Leo Maria Nils Olga Paul Rosa Sam Tina Victor Wei Yuki "
+    "Anna Ben Carla David Elena Frank Grace Hugo Ines Jonas Karin Leo Maria Nils Olga Paul Rosa Sam Tina Victor "
+    "Wei Yuki "
     "Omar Priya Lucas Emma Noah Mia Ivan Sara Tom Lena Max Nora Felix Ada Alan Linus Mary John Peter Julia Clara Amir"
 )
 CITIES = _words(
@@ -26,11 +27,13 @@ CITIES = _words(
 PRODUCTS = _words(
     "SQLite Redis Kafka Postgres Textual Ray Docker Linux Python Rust Torch Flink Spark Nginx Grafana Prometheus "
     "Qdrant RocksDB MySQL Hadoop Arrow Parquet Llama Mistral Qwen Typer Pydantic Gloo OpenAI Ubuntu Debian Windows "
-    "macOS WSL2 YAML JSON TOML Markdown HTTP GRPC SSH MIT Apache BSD CUDA Jupyter Numpy Pandas Vim Emacs Git Bash Ollama"
+    "macOS WSL2 YAML JSON TOML Markdown HTTP GRPC SSH MIT Apache BSD CUDA Jupyter Numpy Pandas Vim Emacs Git "
+    "Bash Ollama"
 )
 COLOURS = _words("red blue green yellow orange purple black white grey brown pink silver golden violet turquoise")
 ADJECTIVES = _words(
-    "small large fast slow local remote old new main backup spare public private hidden simple central northern southern "
+    "small large fast slow local remote old new main backup spare public private hidden simple central northern "
+    "southern "
     "eastern western upper lower inner outer daily weekly monthly default internal external shared global temporary "
     "active idle stable early late final first second third heavy light empty full short long open closed quiet strict "
     "nightly young great common special secure modern ancient cold warm hot dry wet free rare safe"
@@ -46,7 +49,8 @@ THINGS = _words(
     "satellite machine motor battery cable box book map river lake mountain island village castle church market store"
 )
 ROLES = _words(
-    "director captain teacher doctor engineer manager author editor owner pilot chef nurse painter writer farmer lawyer "
+    "director captain teacher doctor engineer manager author editor owner pilot chef nurse painter writer "
+    "farmer lawyer "
     "designer mechanic librarian developer operator admin analyst baker driver guard singer student tester gardener"
 )
 ORGS = _words(
@@ -135,23 +139,25 @@ look-at looks-at looking-at looked-at""".splitlines()
 OBJECTS = _phrases(
     """the dashboard, a project, a new project, the server, the gateway, the services, the engine, the logs, the log
     files, a pipeline, the pipeline, a job, all jobs, the report, the index, the database, the cache, a backup, the
-    configuration, the settings, a user, the users, the templates, a template, the environment, the version, the model, a
-    bigger model, the models, a text, the documents, a document, the vectors, an image, the images, the queue, the
+    configuration, the settings, a user, the users, the templates, a template, the environment, the version, the model,
+    a bigger model, the models, a text, the documents, a document, the vectors, an image, the images, the queue, the
     messages, a message, the tests, the results, the workers, a worker, the records, a stream, the files, a file, a
     folder, the folder, the state, the checkpoints, a checkpoint, the keys, the password, a token, the tokens, the
-    network, the ports, a table, the tables, the plugins, a plugin, the schedule, the metrics, the traffic, the disk, the
-    memory, the requests, the cluster, a cluster, the website, the manual, colours, the sound, the heating, the lights,
-    the door, the invoices, an order, the orders, a ticket, the calendar, the address book, a branch, the status of the
-    engine, the list of jobs, the size of a batch, the number of workers, the name of the model, the address of the
+    network, the ports, a table, the tables, the plugins, a plugin, the schedule, the metrics, the traffic, the disk,
+    the memory, the requests, the cluster, a cluster, the website, the manual, colours, the sound, the heating, the
+    lights, the door, the invoices, an order, the orders, a ticket, the calendar, the address book, a branch, the status
+    of the engine, the list of jobs, the size of a batch, the number of workers, the name of the model, the address of
+    the
     gateway, the place of the state folder, the output, the errors, the traceback, shell completion, the benchmark"""
 )
 EVENTS = _phrases(
-    """crashes, stops, is full, is busy, times out, loses its connection, is restarted, runs out of memory, is killed, is
-    overloaded, gets a wrong password, finds no file, is idle for an hour, is updated, cannot reach the server, is
+    """crashes, stops, is full, is busy, times out, loses its connection, is restarted, runs out of memory, is killed,
+    is overloaded, gets a wrong password, finds no file, is idle for an hour, is updated, cannot reach the server, is
     switched off, receives a bad message, is started twice, is taken, does not answer, is empty, is too hot, is late"""
 )
 CLAUSE_ENDS = _phrases(
-    """at once, after a short wait, in the background, once a day, for each request, in one step, without a restart, in a
+    """at once, after a short wait, in the background, once a day, for each request, in one step, without a restart, in
+    a
     new process, on every node, with one command, from a file, over the network, into a folder, on the next start"""
 )
 PLAIN_WORDS = _words(
@@ -163,9 +169,10 @@ PLAIN_WORDS = _words(
     "nut pen rain ring road salt sand seed snow soup star sugar sun tea tree wall water wind wood wool"
 )
 MODES = _phrases(
-    """strict, relaxed, eager, lazy, hash, greedy, random, round robin, first come first served, fair, manual, automatic,
-    dark, light, compact, verbose, quiet, json, csv, plain text, binary, utf-8, gzip, zstd, snappy, incremental, full,
-    at least once, exactly once, read only, append only, continuous batching, aligned barriers, a paged cache, least
+    """strict, relaxed, eager, lazy, hash, greedy, random, round robin, first come first served, fair, manual,
+    automatic, dark, light, compact, verbose, quiet, json, csv, plain text, binary, utf-8, gzip, zstd, snappy,
+    incremental, full, at least once, exactly once, read only, append only, continuous batching, aligned barriers, a
+    paged cache, least
     recently used, cosine, dot product, flat, tree, ring, star, mesh, linear, exponential, fixed delay, adaptive"""
 )
 SUFFIXES = _words("json toml yaml md txt log db py csv sock lock conf ini html xml bin pid env")
@@ -184,23 +191,42 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
         """timeout, default timeout, interval, lease time, retention time, delay, cooking time, travel time, polling
         interval, grace period, warm-up time, session length, checkpoint interval, waiting time, start-up time"""
     ),
-    "size": _phrases("memory limit, cache size, disk quota, file size, buffer size, image size, download size, heap size"),
+    "size": _phrases(
+        "memory limit, cache size, disk quota, file size, buffer size, image "
+        "size, download size, heap size"
+    ),
     "version": _phrases("version, minimum version, latest version, protocol version, schema version, required version"),
-    "path": _phrases("log file, config file, socket path, data folder, state folder, output file, key file, home folder"),
+    "path": _phrases(
+        "log file, config file, socket path, data folder, state folder, "
+        "output file, key file, home folder"
+    ),
     "variable": _phrases("environment variable, token variable, key variable, home variable"),
-    "person": _phrases("owner, author, maintainer, director, captain, founder, inventor, editor, teacher, contact person"),
+    "person": _phrases(
+        "owner, author, maintainer, director, captain, founder, inventor, "
+        "editor, teacher, contact person"
+    ),
     "place": _phrases("location, region, home town, birthplace, headquarters, data center, destination, capital"),
     "colour": _phrases("colour, color, main colour, logo colour, status colour, theme colour"),
-    "date": _phrases("release date, founding date, birthday, deadline, opening date, start date, expiry date, due date"),
+    "date": _phrases(
+        "release date, founding date, birthday, deadline, opening date, start "
+        "date, expiry date, due date"
+    ),
     "money": _phrases("price, budget, monthly fee, cost, salary, entrance fee, ticket price, deposit"),
     "percent": _phrases("error rate, hit rate, discount, tax rate, humidity, share, success rate, load"),
-    "mode": _phrases("mode, policy, strategy, format, encoding, theme, eviction policy, default method, style, algorithm"),
+    "mode": _phrases(
+        "mode, policy, strategy, format, encoding, theme, eviction policy, "
+        "default method, style, algorithm"
+    ),
     "product": _phrases(
-        "database, language, framework, licence, license, operating system, storage engine, message broker, library, API"
+        "database, language, framework, licence, license, operating system, storage engine, message broker, "
+        "library, API"
     ),
     "route": _phrases("route, endpoint, URL path, health route, metrics route, API path"),
     "class": _phrases("class, client class, main class, base class, entry point"),
     "command": _phrases("start command, stop command, test command, build command, help command"),
-    "word": _phrases("password, code word, user name, nickname, label, project name, host name, symbol, favourite word"),
+    "word": _phrases(
+        "password, code word, user name, nickname, label, project name, host "
+        "name, symbol, favourite word"
+    ),
     "list": _phrases("members, parts, ingredients, supported formats, languages, plugins, stages, topics"),
 }  # fmt: skip

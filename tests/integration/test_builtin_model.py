@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 from tokenizers import Tokenizer
-
-from sagellm_core import builtin
 from training.example import Turn
 from training.export import load
 from training.handwritten import PROMPTS
 from training.scoring import greedy, prompt_ids
 from training.tokenizer import END_ID
+
+from sagellm_core import builtin
 
 FOLDER = builtin.path()
 AIMS = {"context": 0.90, "SAGE": 0.95, "context, absent": 0.80}
@@ -42,7 +42,9 @@ def test_transformers_says_the_same_as_the_trainer() -> None:
     for prompt in PROMPTS[::5]:
         ids = prompt_ids(tokenizer, prompt.turns())
         with torch.inference_mode():
-            torch.testing.assert_close(ours(torch.tensor([ids])), theirs(torch.tensor([ids])).logits, rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(
+                ours(torch.tensor([ids])), theirs(torch.tensor([ids])).logits, rtol=1e-3, atol=1e-3
+            )
             made = theirs.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False)[0, len(ids) :].tolist()
         assert greedy(ours, ids, 24) == made[: made.index(END_ID)] if END_ID in made else made
 
@@ -52,7 +54,12 @@ def test_transformers_says_the_same_as_the_trainer() -> None:
 def test_the_chat_template_writes_what_the_model_was_trained_on() -> None:
     transformers = pytest.importorskip("transformers")
     auto = transformers.AutoTokenizer.from_pretrained(FOLDER)
-    turns = (Turn("system", "Be brief."), Turn("user", "Which port?"), Turn("assistant", "8889"), Turn("user", "And why?"))
+    turns = (
+        Turn("system", "Be brief."),
+        Turn("user", "Which port?"),
+        Turn("assistant", "8889"),
+        Turn("user", "And why?"),
+    )
     messages = [{"role": turn.role, "content": turn.text} for turn in turns]
     made = auto.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
     assert list(made) == prompt_ids(Tokenizer.from_file(str(FOLDER / "tokenizer.json")), turns)

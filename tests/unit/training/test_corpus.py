@@ -3,7 +3,6 @@
 import random
 
 import pytest
-
 from training import corpus
 from training.context_tasks import context_example
 from training.draw import Draw, held_out

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
-
-from sagellm_core import builtin
 from training.batches import IGNORED, collate
 from training.example import Example, Turn, dialogue
-from training.tokenizer import ASSISTANT, BOS_ID, END_ID, PAD_ID, encode_examples
+from training.tokenizer import BOS_ID, END_ID, PAD_ID, ROLE_IDS, encode_examples
+
+from sagellm_core import builtin
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_only_answers_are_asked(tokenizer: Tokenizer) -> None:
     wanted = [*tokenizer.encode("here").ids, END_ID, *tokenizer.encode("now").ids, END_ID]
     assert [token for token, ask in zip(ids, asked, strict=True) if ask] == wanted
     assert ids[0] == BOS_ID
-    assert ids.count(tokenizer.token_to_id(ASSISTANT)) == 2
+    assert ids.count(ROLE_IDS["assistant"]) == 2
 
 
 def test_plain_text_is_asked_whole(tokenizer: Tokenizer) -> None:
