@@ -154,9 +154,17 @@ def word(draw: Draw) -> str:
     return draw.pick((text, text.capitalize(), f"{draw.pick(words.ADJECTIVES)} {text}", f"{text}-{draw.number(1, 99)}"))
 
 
+def _plain(draw: Draw) -> str:
+    return draw.pick(words.PLAIN_WORDS)
+
+
+def _known_product(draw: Draw) -> str:
+    return draw.pick(words.PRODUCTS)
+
+
 def listing(draw: Draw) -> str:
     """Two to five words joined as a list."""
-    make = draw.pick((stem, name, lambda d: d.pick(words.PLAIN_WORDS), lambda d: d.pick(words.PRODUCTS)))
+    make = draw.pick((stem, name, _plain, _known_product))
     parts = [make(draw) for _ in range(draw.number(2, 5))]
     return f"{', '.join(parts[:-1])} and {parts[-1]}"
 

@@ -107,8 +107,10 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
         dtype = mask.dtype
-        x = x + self.self_attn(self.input_layernorm(x).to(dtype), cos, sin, mask).to(x.dtype)
-        return x + self.mlp(self.post_attention_layernorm(x).to(dtype)).to(x.dtype)
+        attended: Tensor = self.self_attn(self.input_layernorm(x).to(dtype), cos, sin, mask)
+        x = x + attended.to(x.dtype)
+        thought: Tensor = self.mlp(self.post_attention_layernorm(x).to(dtype))
+        return x + thought.to(x.dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

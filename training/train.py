@@ -17,7 +17,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from tokenizers import Tokenizer
-from torch import Tensor, multiprocessing
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 
 from training import plan
@@ -184,7 +185,7 @@ def main() -> None:
     for name in ("stop", "rendezvous"):
         (folder / name).unlink(missing_ok=True)
     make_tokenizer(folder)
-    multiprocessing.spawn(work, (str(folder), arguments.workers, arguments.resume), nprocs=arguments.workers)
+    spawn(work, (str(folder), arguments.workers, arguments.resume), nprocs=arguments.workers)  # type: ignore[no-untyped-call]
     if not (folder / "stop").exists():
         target: Path = arguments.export or folder / "model"
         export_run(folder, target)
