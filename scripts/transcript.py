@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 BEGIN, END = "<!-- demo: scripts/transcript.py -->\n", "<!-- /demo -->\n"
 SHOWN = 5  # questions
-LEFT_OUT = re.compile(r"^ok +(?!python|torch|port|built-in).*\n", re.MULTILINE)
+LEFT_OUT = re.compile(r"^ok +(?! |python|torch|port|built-in).*\n", re.MULTILINE)
 
 
 def shortened(output: str) -> str:
