@@ -214,3 +214,16 @@ def test_followed_logs_bring_new_lines_until_ctrl_c(sage: Any) -> None:
     child.communicate(timeout=20)
     assert child.returncode == 130
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.slow
+@pytest.mark.spec("X6", "X11")
+@pytest.mark.parametrize("delay", [0.2, 0.35, 0.5, 0.7])
+def test_interrupted_at_any_moment_leaves_nothing(delay: float, sage: Any) -> None:
+    """While Python starts, while the supervisor starts, while the services do; -2: before there was a handler."""
+    child = start(sage, "llm", "serve", "--no-embedding")
+    time.sleep(delay)
+    os.killpg(child.pid, signal.SIGINT)
+    child.communicate(timeout=60)
+    assert child.returncode in (130, -signal.SIGINT)
+    assert sage.processes() == []

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from sage.cli.stack.models import find_embedding_model, find_llm_model
+from sage.cli.stack.models import Model, find_embedding_model, find_llm_model
 from sage.common.errors import ModelError
 
 
@@ -32,22 +32,25 @@ def make_model(folder: pathlib.Path, *, config: bool = True, weights: str = "mod
 @pytest.mark.spec("E9")
 @pytest.mark.parametrize("name", [None, "sage-builtin", "builtin"])
 def test_the_builtin_model_needs_no_folder(name: str | None) -> None:
-    assert find_llm_model(name) == ""
+    assert find_llm_model(name) == Model("", "sage-builtin")
 
 
 def test_a_folder_is_taken_by_any_spelling(tmp_path: pathlib.Path) -> None:
     folder = make_model(pathlib.Path("tiny"))
-    assert find_llm_model("tiny") == find_llm_model("./tiny") == find_llm_model("tiny/") == str(folder.resolve())
+    assert find_llm_model("tiny") == find_llm_model("./tiny") == find_llm_model("tiny/")
+    assert find_llm_model("tiny") == Model(str(folder.resolve()), "tiny")
 
 
 def test_a_hub_name_in_the_cache_becomes_its_snapshot(cache: pathlib.Path) -> None:
-    assert find_llm_model("Qwen/Qwen2.5-0.5B") == str(cache / "models--Qwen--Qwen2.5-0.5B" / "snapshots" / "abc")
+    snapshot = cache / "models--Qwen--Qwen2.5-0.5B" / "snapshots" / "abc"
+    assert find_llm_model("Qwen/Qwen2.5-0.5B") == Model(str(snapshot), "Qwen/Qwen2.5-0.5B")
 
 
 def test_embedding_models() -> None:
     folder = make_model(pathlib.Path("minilm"))
-    assert find_embedding_model(None) == find_embedding_model("hash") == "hash"
-    assert find_embedding_model("minilm") == find_embedding_model("hf:minilm") == f"hf:{folder.resolve()}"
+    assert find_embedding_model(None) == find_embedding_model("hash") == Model("hash", "hash")
+    assert find_embedding_model("minilm") == find_embedding_model("hf:minilm")
+    assert find_embedding_model("minilm") == Model(f"hf:{folder.resolve()}", "minilm")
     with pytest.raises(ModelError) as caught:
         find_embedding_model("./nothing")
     assert "--embedding-model" in caught.value.hint or "sage llm serve" in caught.value.hint

@@ -75,6 +75,19 @@ def test_the_default_stack(sage_home: SageHome) -> None:
     assert {spec.host for spec in plan.specs} == {"127.0.0.1"}
 
 
+def test_a_model_of_ones_own_goes_by_the_name_that_was_typed(sage_home: SageHome) -> None:
+    folder = pathlib.Path("tiny")
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"")
+    specs = make_plan(StackRequest(model="tiny", embedding_model="tiny"), sage_home, NOTHING).specs
+    path = str(folder.resolve())
+    assert specs[0].argv[-4:] == ("--model", path, "--served-model-name", "tiny")
+    assert specs[1].argv[-4:] == ("--model", f"hf:{path}", "--name", "tiny")
+    assert [spec.model for spec in specs] == ["tiny", "tiny", ""]
+    assert specs[0].ready_timeout_s > specs[2].ready_timeout_s
+
+
 def test_only_the_gateway_is_opened_to_other_machines(sage_home: SageHome) -> None:
     """R4: engines know no keys, so they stay on loopback."""
     plan = make_plan(StackRequest(host="0.0.0.0"), sage_home, NOTHING)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sage.cli.stack.models import find_embedding_model, find_llm_model
-from sage.cli.stack.plan import EMBEDDING, ENGINE, GATEWAY, StackRequest, shown_model
+from sage.cli.stack.plan import EMBEDDING, ENGINE, GATEWAY, StackRequest
 from sage.common.stack import StackStatus
 
 
@@ -14,10 +14,10 @@ def differences(request: StackRequest, running: StackStatus) -> list[str]:
     """
     found = []
     wanted = (
-        (ENGINE, request.model and shown_model(ENGINE, find_llm_model(request.model)), request.port),
+        (ENGINE, request.model and find_llm_model(request.model).name, request.port),
         (
             EMBEDDING,
-            request.embedding_model and shown_model(EMBEDDING, find_embedding_model(request.embedding_model)),
+            request.embedding_model and find_embedding_model(request.embedding_model).name,
             request.embedding_port,
         ),
         (GATEWAY, None, request.gateway_port),

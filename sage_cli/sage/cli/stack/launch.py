@@ -30,7 +30,8 @@ def launch(
     client = SupervisorClient(home)
     try:
         with _term_like_ctrl_c():
-            client.ensure_running()
+            with _interrupt_later():
+                client.ensure_running()
             hopeless = [daemon.name for daemon in before.daemons if daemon.state == "backing-off"]
             if hopeless and before.supervisor_alive:
                 client.stop(hopeless)
@@ -90,6 +91,27 @@ def _term_like_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _interrupt_later() -> Iterator[None]:
+    """Ctrl-C waits until the block is done (a supervisor that is half started cannot be told to stop); the second
+    Ctrl-C does not wait."""
+    asked: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+
+    held = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+    if asked:
+        raise KeyboardInterrupt
 
 
 @contextmanager

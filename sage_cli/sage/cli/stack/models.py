@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from sage.cli.suggest import nearest
@@ -17,27 +18,39 @@ BUILTIN = "sage-builtin"
 HASH = "hash"
 
 
-def find_llm_model(name: str | None) -> str:
-    """``""`` for the built-in model, else the absolute path of a model folder.
+@dataclass(frozen=True, slots=True)
+class Model:
+    """``source`` is what the daemon's ``--model`` takes ("": its own default); ``name`` is its id in /v1/models."""
+
+    source: str
+    name: str
+
+
+def find_llm_model(name: str | None) -> Model:
+    """The built-in model, a folder (named as the folder) or a cached hub model (named as on the hub).
 
     Raises ModelError when it is not there, is not a model folder, or a hub name is not in the cache.
     """
     if name is None or name in (BUILTIN, "builtin"):
-        return ""
-    return str(_folder(name, "sage llm serve --model"))
+        return Model("", BUILTIN)
+    folder, shown = _folder(name, "sage llm serve --model")
+    return Model(str(folder), shown)
 
 
-def find_embedding_model(name: str | None) -> str:
-    """``"hash"`` or ``"hf:<absolute path>"``; raises as :func:`find_llm_model` does."""
+def find_embedding_model(name: str | None) -> Model:
+    """The hash embedding, or a Hugging Face folder or cached hub model; raises as :func:`find_llm_model` does."""
     if name is None or name == HASH:
-        return HASH
-    return f"hf:{_folder(name.removeprefix('hf:'), 'sage llm serve --embedding-model')}"
+        return Model(HASH, HASH)
+    folder, shown = _folder(name.removeprefix("hf:"), "sage llm serve --embedding-model")
+    return Model(f"hf:{folder}", shown)
 
 
-def _folder(name: str, command: str) -> Path:
+def _folder(name: str, command: str) -> tuple[Path, str]:
+    """The folder that ``name`` means, and what to call the model."""
     path = Path(name).expanduser()
     if path.is_dir():
-        return _checked(path.resolve(), command)
+        folder = _checked(path.resolve(), command)
+        return folder, folder.name
     if path.exists():
         raise ModelError(
             f"{name} is a file, not a model folder",
@@ -51,7 +64,7 @@ def _folder(name: str, command: str) -> Path:
     ensure_hf_mirror_configured()
     cached = dict(cached_models())
     if name in cached:
-        return _checked(cached[name], command)
+        return _checked(cached[name], command), name
     raise _not_cached(name, cached, command)
 
 

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field
 
 from sage.cli.chosen import chosen
-from sage.cli.stack.models import BUILTIN, HASH, find_embedding_model, find_llm_model
+from sage.cli.stack.models import HASH, Model, find_embedding_model, find_llm_model
 from sage.common.config.ports import LOOPBACK, SagePorts
 from sage.common.config.settings import Settings
 from sage.common.errors import PortInUseError
@@ -16,6 +16,11 @@ from sage.common.stack import StackStatus
 from sage.supervisor import DaemonSpec
 
 GATEWAY, ENGINE, EMBEDDING = "gateway", "engine", "embedding"
+_PROGRAMS = {
+    GATEWAY: ("sage.llm.gateway", "gateway"),
+    ENGINE: ("sagellm_core.engine_server", "llm"),
+    EMBEDDING: ("sage.llm.embedding", "embedding"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +94,8 @@ def make_plan(request: StackRequest, home: SageHome, running: StackStatus) -> St
         taken.add(port)
         if note:
             plan.notes.append(note)
-        plan.specs.append(_spec(name, host, port, models.get(name, ""), home))
+        plan.specs.append(_spec(name, host, port, models.get(name), home))
     return plan
-
-
-def shown_model(name: str, model: str) -> str:
-    """What a daemon calls its model on screens and in /v1/models."""
-    if name == GATEWAY:
-        return ""
-    if name == EMBEDDING:
-        return HASH if model == HASH else model.removeprefix("hf:").rstrip("/").rpartition("/")[2]
-    return model.rstrip("/").rpartition("/")[2] if model else BUILTIN
 
 
 def _port(
@@ -123,13 +119,11 @@ def _fallbacks(place: _Place) -> tuple[int, ...]:
     return place.fallbacks if SagePorts.is_wsl() else ()
 
 
-def _spec(name: str, host: str, port: int, model: str, home: SageHome) -> DaemonSpec:
-    """The command line of one daemon."""
-    module, kind, extra = {
-        ENGINE: ("sagellm_core.engine_server", "llm", ["--model", model] if model else []),
-        EMBEDDING: ("sage.llm.embedding", "embedding", ["--model", model]),
-        GATEWAY: ("sage.llm.gateway", "gateway", ["--home", str(home.root)]),
-    }[name]
+def _spec(name: str, host: str, port: int, model: Model | None, home: SageHome) -> DaemonSpec:
+    """The command line of one daemon; a model of the person's own may take minutes to load."""
+    module, kind = _PROGRAMS[name]
+    extra = ["--home", str(home.root)] if model is None else _model_options(name, model)
+    own = model is None or model.source in ("", HASH)
     return DaemonSpec(
         name=name,
         kind=kind,
@@ -137,7 +131,13 @@ def _spec(name: str, host: str, port: int, model: str, home: SageHome) -> Daemon
         argv=(sys.executable, "-P", "-m", module, "--host", host, "--port", str(port), *extra),
         host=host,
         port=port,
-        env={},
-        model=shown_model(name, model),
-        ready_timeout_s=60 if not model or model == HASH else 600,
+        model=model.name if model is not None else "",
+        ready_timeout_s=60 if own else 600,
     )
+
+
+def _model_options(name: str, model: Model) -> list[str]:
+    if not model.source:
+        return []
+    naming = "--served-model-name" if name == ENGINE else "--name"
+    return ["--model", model.source] + ([] if model.source == model.name else [naming, model.name])
