@@ -36,6 +36,7 @@ def export(model: TinyLlama, source: Path, folder: Path) -> None:
         f"model.{name}": tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
     generation = {"bos_token_id": BOS_ID, "eos_token_id": END_ID, "pad_token_id": PAD_ID, "do_sample": False,
                   "max_new_tokens": 64}  # fmt: skip
     for name, data in (("config.json", config_of(model.shape)), ("generation_config.json", generation)):
