@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -15,6 +16,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     ``--debug`` (or ``SAGE_DEBUG=1``) is taken anywhere before a bare ``--``: errors then come with their traceback.
     """
+    if argv is None:
+        # What is imported now stays until the end: looking through it for garbage is a tenth of a short command's time.
+        gc.disable()
     args, debug = _take_debug(list(sys.argv[1:] if argv is None else argv))
     if args in (["--version"], ["-V"]):  # without Typer: this costs no more than the interpreter
         from sage.common._version import __version__
@@ -28,6 +32,9 @@ def _run(args: list[str], debug: bool) -> int:
     try:
         from sage.cli.app import root
 
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
         # standalone_mode=False: exceptions come to us; click turns Exit and Ctrl-C into a code that it returns.
         code = root().main(args=args, prog_name="sage", standalone_mode=False)
         sys.stdout.flush()
