@@ -330,7 +330,7 @@ class TestBuilding:
 
     def test_reduce_without_keys_is_not_parallel(self) -> None:
         assert collected(env(parallelism=3).from_collection([1, 2, 3]).reduce(lambda a, b: a + b)) != []
-        with pytest.raises(PipelineError, match="key_by"):
+        with pytest.raises(PipelineError, match="reduce without keys"):
             env().from_collection([1]).reduce(lambda a, b: a, parallelism=2)
 
     def test_nothing_runs_before_submit_and_only_once(self) -> None:

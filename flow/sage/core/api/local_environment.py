@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 import uuid
@@ -199,15 +198,22 @@ class LocalEnvironment:
         return LocalJob(plan, context, running.reporter(path=path, parallelism=self.parallelism))
 
     def _run_out(self, handle: JobHandle) -> None:
-        try:
-            handle.wait()
-        except KeyboardInterrupt:
-            print("stopping: what was read still runs out (Ctrl-C again aborts)", file=sys.stderr)
-            handle.cancel()
+        """Wait for the end. The first Ctrl-C stops the reading, the second one everything."""
+        interrupts = 0
+        while True:
             try:
-                with contextlib.suppress(PipelineError):
-                    handle.wait()
+                if interrupts == 1:
+                    print("stopping: what was read still runs out (Ctrl-C again aborts)", file=sys.stderr, flush=True)
+                    handle.cancel()
+                elif interrupts > 1:
+                    handle.abort()
+                handle.wait()
+                break
             except KeyboardInterrupt:
-                handle.abort()
-                raise
-            raise
+                interrupts += 1
+            except PipelineError:
+                if interrupts == 0:
+                    raise
+                break
+        if interrupts:
+            raise KeyboardInterrupt

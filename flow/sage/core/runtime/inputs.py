@@ -94,19 +94,28 @@ class ReaderInput:
         return len(self._records)
 
     def take(self, limit: int, timeout: float | None) -> Item | None:
-        """As TaskInput. Once the job is stopping, what was read is still given, then the end."""
+        """As TaskInput. Once the job is stopping, what was read is still given, then the end.
+
+        A reader that is waiting for its source then gets a moment (_JOIN) to hand over a record that it just read.
+        """
         if not self._started:
             self._started = True
             self._thread.start()
         deadline = None if timeout is None else time.monotonic() + timeout
+        stop_by: float | None = None
         with self._arrived:
             while not self._records:
                 if self._aborted.is_set():
                     raise JobAborted
                 if self._error is not None:
                     raise self._error
-                if self._done or self._stopping.is_set():
+                if self._done:
                     return EndOfStream()
+                if self._stopping.is_set():
+                    if stop_by is None:
+                        stop_by = time.monotonic() + _JOIN
+                    if time.monotonic() >= stop_by:
+                        return EndOfStream()
                 remaining = None if deadline is None else deadline - time.monotonic()
                 if remaining is not None and remaining <= 0:
                     return None
