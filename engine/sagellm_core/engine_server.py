@@ -120,10 +120,12 @@ def _engine_config(arguments: argparse.Namespace) -> LLMEngineConfig:
 
 
 def _check_model(config: LLMEngineConfig) -> None:
-    """What can be told from the folder without loading it. Raises ModelLoadError."""
+    """What can be told without loading anything. Raises EngineError."""
+    from sagellm_core.backends.base import check_kind
     from sagellm_core.models.config import read_model_config
     from sagellm_core.models.locate import locate_model
 
+    check_kind(config.backend_type)
     read_model_config(locate_model(config.model_path))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sagellm_core.backends import backend_names, get_provider
+from sagellm_core.backends.base import backend_names, check_kind
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.llm_engine import LLMEngine
 from sagellm_core.models.locate import DEFAULT_MODEL
@@ -22,8 +22,7 @@ class EngineFactory:
 
         Raises EngineError that names the known kinds.
         """
-        if kind != "auto":
-            get_provider(kind)
+        check_kind(kind)
         base = config or LLMEngineConfig(model_path=DEFAULT_MODEL)
         return LLMEngine(base.model_copy(update={"backend_type": kind}))
 

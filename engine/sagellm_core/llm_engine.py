@@ -19,6 +19,7 @@ from time import monotonic
 from typing import Any
 from uuid import uuid4
 
+from sagellm_core.backends.base import check_kind
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.decoding.params import resolve_sampling
 from sagellm_core.engine_core.core import CoreStats, EngineCore, Submission, Update, start_thread
@@ -174,16 +175,11 @@ class LLMEngine:
 
     async def _submit(self, request: Request) -> RequestState:
         core, bundle = self._running()
-        if len(self._requests) >= self.config.max_batch_size + self.config.max_waiting_requests:
-            raise EngineError(
-                ErrorCode.RESOURCE_EXHAUSTED,
-                f"the engine is full: {len(self._requests)} requests are running or waiting; try again soon",
-            )
-        if request.request_id in self._requests:
-            raise invalid(f"a request with the id {request.request_id!r} is already running", "request_id")
+        self._refuse_surplus(request)
         params = resolve_sampling(request.sampling_params, request.max_tokens, self.config, bundle.generation)
         queued_at = monotonic()
         prompt = await self._encode(request, bundle)
+        self._refuse_surplus(request)
         reason = core.scheduler.refusal(len(prompt), request.kv_budget_tokens)
         if reason is not None:
             raise invalid(reason, "messages" if request.messages is not None else "prompt")
@@ -202,6 +198,16 @@ class LLMEngine:
             )
         )
         return state
+
+    def _refuse_surplus(self, request: Request) -> None:
+        """Raise when the queue is full or the id is taken. Asked again after encoding, which may take a while."""
+        if len(self._requests) >= self.config.max_batch_size + self.config.max_waiting_requests:
+            raise EngineError(
+                ErrorCode.RESOURCE_EXHAUSTED,
+                f"the engine is full: {len(self._requests)} requests are running or waiting; try again soon",
+            )
+        if request.request_id in self._requests:
+            raise invalid(f"a request with the id {request.request_id!r} is already running", "request_id")
 
     async def _encode(self, request: Request, bundle: ModelBundle) -> list[int]:
         size = len(request.prompt) if request.prompt is not None else _message_size(request)
@@ -308,5 +314,6 @@ def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
 
 
 def _refuse_unsupported(config: LLMEngineConfig) -> None:
+    check_kind(config.backend_type)
     if config.tensor_parallel_size * config.pipeline_parallel_size > 1:
         raise not_implemented("this engine runs on one device: tensor_parallel_size=1, pipeline_parallel_size=1")

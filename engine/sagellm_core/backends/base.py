@@ -92,11 +92,17 @@ def backend_names() -> dict[str, str]:
     return {**_OURS, **{point.name: point.value for point in entry_points(group=GROUP)}}
 
 
+def check_kind(kind: str) -> None:
+    """Raise EngineError that names the known kinds unless `kind` is one of them or "auto". Loads no backend."""
+    names = backend_names()
+    if kind != "auto" and kind not in names:
+        raise invalid(f"no backend {kind!r}; known: {', '.join(sorted(names))}, auto", "backend_type")
+
+
 def get_provider(kind: str) -> type[Backend]:
     """The class of a kind of backend. Raises EngineError that names the known kinds."""
+    check_kind(kind)
     names = backend_names()
-    if kind not in names:
-        raise invalid(f"no backend {kind!r}; known: {', '.join(sorted(names))}, auto", "backend_type")
     from importlib import import_module
 
     module, _, name = names[kind].partition(":")
