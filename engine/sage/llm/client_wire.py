@@ -117,7 +117,7 @@ def _vector(value: str | list[float]) -> list[float]:
     if not isinstance(value, str):
         return value
     numbers = array("f")
-    numbers.frombytes(b64decode(value))
+    numbers.frombytes(b64decode(value, validate=True))
     if array("H", [1]).tobytes()[0] == 0:  # a big-endian machine
         numbers.byteswap()
     return numbers.tolist()

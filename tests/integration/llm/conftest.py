@@ -165,6 +165,20 @@ async def _answering(session: aiohttp.ClientSession, url: str, process: asyncio.
 
 
 @pytest.fixture
+def eventually() -> Callable[..., Awaitable[None]]:
+    """A function that polls what other processes do: `await eventually(lambda: ...)`."""
+
+    async def poll(true: Callable[[], Any], what: str = "") -> None:
+        for _ in range(1000):
+            if true():
+                return
+            await asyncio.sleep(0.01)
+        pytest.fail(f"not within 10 s: {what}")
+
+    return poll
+
+
+@pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     """An HTTP client that is not ours."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 Start = Callable[..., Awaitable[Any]]
+Http = aiohttp.ClientSession
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
 
@@ -29,16 +30,8 @@ async def events(response: aiohttp.ClientResponse) -> list[str]:
     return [line[6:] for line in text.split("\n") if line.startswith("data: ")]
 
 
-async def until(true: Callable[[], Any], what: str) -> None:
-    """Wait for something that another process does."""
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.01)
-    assert true(), what
-
-
 @pytest.mark.spec("G2")
-async def test_answer_passes_through_with_its_headers(upstream: Start, gateway: Start, http: aiohttp.ClientSession):
+async def test_answer_passes_through_with_its_headers(upstream: Start, gateway: Start, http: Http) -> None:
     engine = await upstream("tiny")
     engine.on[CHAT] = answered("Hi")
     gate = await gateway(engine)
@@ -57,7 +50,7 @@ async def test_answer_passes_through_with_its_headers(upstream: Start, gateway: 
 
 
 @pytest.mark.spec("G2")
-async def test_a_missing_or_default_model_is_filled_in(upstream: Start, gateway: Start, http: aiohttp.ClientSession):
+async def test_a_missing_or_default_model_is_filled_in(upstream: Start, gateway: Start, http: Http) -> None:
     engine = await upstream("tiny")
     engine.on[CHAT] = answered("Hi")
     gate = await gateway(engine)
@@ -69,7 +62,7 @@ async def test_a_missing_or_default_model_is_filled_in(upstream: Start, gateway:
 
 
 @pytest.mark.spec("G2")
-async def test_models_are_listed_and_shown(upstream: Start, gateway: Start, http: aiohttp.ClientSession):
+async def test_models_are_listed_and_shown(upstream: Start, gateway: Start, http: Http) -> None:
     gate = await gateway(await upstream("Qwen/Qwen2.5-7B"), embeddings=(await upstream("bge"),))
     async with http.get(gate.url + "/v1/models") as response:
         listed = (await response.json())["data"]
@@ -103,7 +96,7 @@ BAD_REQUESTS = [
 
 
 @pytest.mark.spec("R3")
-async def test_bad_requests_get_openais_error_shape(upstream: Start, gateway: Start, http: aiohttp.ClientSession):
+async def test_bad_requests_get_openais_error_shape(upstream: Start, gateway: Start, http: Http) -> None:
     gate = await gateway(await upstream("tiny"), embeddings=(await upstream("bge"),))
     for path, body, status, code, says in BAD_REQUESTS:
         async with http.post(gate.url + path, data=body) as response:
@@ -115,7 +108,7 @@ async def test_bad_requests_get_openais_error_shape(upstream: Start, gateway: St
 
 
 @pytest.mark.spec("R4")
-async def test_a_body_past_the_limit_is_refused(upstream: Start, gateway: Start, http: aiohttp.ClientSession):
+async def test_a_body_past_the_limit_is_refused(upstream: Start, gateway: Start, http: Http) -> None:
     gate = await gateway(await upstream())
 
     async def pieces() -> Any:
@@ -130,7 +123,7 @@ async def test_a_body_past_the_limit_is_refused(upstream: Start, gateway: Start,
 
 
 @pytest.mark.spec("G2")
-async def test_events_arrive_as_the_engine_sends_them(upstream: Start, gateway: Start, http: aiohttp.ClientSession):
+async def test_events_arrive_as_the_engine_sends_them(upstream: Start, gateway: Start, http: Http) -> None:
     engine = await upstream()
     go_on = asyncio.Event()
 
@@ -158,21 +151,21 @@ async def test_events_arrive_as_the_engine_sends_them(upstream: Start, gateway: 
 @pytest.mark.spec("G6")
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_a_client_that_leaves_before_the_answer_stops_the_engine(
-    upstream: Start, gateway: Start, http: aiohttp.ClientSession, streaming: bool
-):
+    eventually: Start, upstream: Start, gateway: Start, http: Http, streaming: bool
+) -> None:
     engine = await upstream()
     engine.on[CHAT] = engine.hang
     gate = await gateway(engine)
     work = asyncio.ensure_future(http.post(gate.url + CHAT, json={**HELLO, "stream": streaming}))
-    await until(lambda: engine.seen, "the engine works")
+    await eventually(lambda: engine.seen, "the engine works")
     work.cancel()
-    await until(lambda: engine.left == [CHAT], "the engine was told")
+    await eventually(lambda: engine.left == [CHAT], "the engine was told")
 
 
 @pytest.mark.spec("G6")
 async def test_a_client_that_leaves_mid_stream_stops_the_engine(
-    upstream: Start, gateway: Start, http: aiohttp.ClientSession
-):
+    eventually: Start, upstream: Start, gateway: Start, http: Http
+) -> None:
     engine = await upstream()
 
     async def handle(exchange: Any) -> None:
@@ -185,7 +178,7 @@ async def test_a_client_that_leaves_mid_stream_stops_the_engine(
     async with http.post(gate.url + CHAT, json={**HELLO, "stream": True}) as response:
         await response.content.readuntil(b"\n\n")
         response.close()
-    await until(lambda: engine.left == [CHAT], "the engine was told")
+    await eventually(lambda: engine.left == [CHAT], "the engine was told")
     async with http.get(gate.url + "/metrics") as response:
         page = await response.text()
     assert 'sage_gateway_requests_total{code="499",route="/v1/chat/completions"} 1.0' in page
@@ -194,13 +187,13 @@ async def test_a_client_that_leaves_mid_stream_stops_the_engine(
 
 @pytest.mark.spec("G6")
 async def test_a_client_that_leaves_the_queue_never_reaches_the_engine(
-    upstream: Start, gateway: Start, http: aiohttp.ClientSession
-):
+    eventually: Start, upstream: Start, gateway: Start, http: Http
+) -> None:
     engine = await upstream()
     engine.on[CHAT] = engine.hang
     gate = await gateway(engine, args=("--max-running", "1", "--max-waiting", "1"))
     running = asyncio.ensure_future(http.post(gate.url + CHAT, json=HELLO))
-    await until(lambda: engine.seen, "the first one runs")
+    await eventually(lambda: engine.seen, "the first one runs")
     waiting = asyncio.ensure_future(http.post(gate.url + CHAT, json=HELLO))
     await _metric(http, gate.url, "sage_gateway_queue_depth 1.0")
     async with http.post(gate.url + CHAT, json=HELLO) as response:
@@ -218,7 +211,7 @@ async def test_a_client_that_leaves_the_queue_never_reaches_the_engine(
     await _metric(http, gate.url, "sage_gateway_rejected_total 1.0")
 
 
-async def _metric(http: aiohttp.ClientSession, url: str, line: str) -> None:
+async def _metric(http: Http, url: str, line: str) -> None:
     """Wait until the gateway's metrics hold a line."""
     async with asyncio.timeout(10):
         while True:
@@ -231,8 +224,8 @@ async def _metric(http: aiohttp.ClientSession, url: str, line: str) -> None:
 @pytest.mark.spec("G6")
 @pytest.mark.parametrize("ending", ["dies", "half an event", "ends without [DONE]"])
 async def test_an_engine_that_dies_mid_stream_ends_in_an_error_event(
-    upstream: Start, gateway: Start, http: aiohttp.ClientSession, ending: str
-):
+    upstream: Start, gateway: Start, http: Http, ending: str
+) -> None:
     engine = await upstream()
 
     async def handle(exchange: Any) -> None:
@@ -256,7 +249,7 @@ async def test_an_engine_that_dies_mid_stream_ends_in_an_error_event(
 
 
 @pytest.mark.spec("G6")
-async def test_an_engines_own_error_event_is_not_doubled(upstream: Start, gateway: Start, http: aiohttp.ClientSession):
+async def test_an_engines_own_error_event_is_not_doubled(upstream: Start, gateway: Start, http: Http) -> None:
     engine = await upstream()
 
     async def handle(exchange: Any) -> None:
@@ -273,7 +266,7 @@ async def test_an_engines_own_error_event_is_not_doubled(upstream: Start, gatewa
 
 
 @pytest.mark.spec("G6")
-async def test_html_becomes_502(upstream: Start, gateway: Start, http: aiohttp.ClientSession):
+async def test_html_becomes_502(upstream: Start, gateway: Start, http: Http) -> None:
     engine = await upstream()
 
     async def handle(exchange: Any) -> None:
@@ -291,8 +284,8 @@ async def test_html_becomes_502(upstream: Start, gateway: Start, http: aiohttp.C
 @pytest.mark.spec("G2")
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_an_engines_refusal_keeps_its_status_and_gets_the_shape(
-    upstream: Start, gateway: Start, http: aiohttp.ClientSession, streaming: bool
-):
+    upstream: Start, gateway: Start, http: Http, streaming: bool
+) -> None:
     engine = await upstream()
     gate = await gateway(engine)
     cases: list[tuple[int, object, str]] = [
@@ -315,8 +308,8 @@ async def test_an_engines_refusal_keeps_its_status_and_gets_the_shape(
 
 @pytest.mark.spec("G6")
 async def test_an_engine_that_is_down_gives_503_with_the_next_command(
-    upstream: Start, gateway: Start, http: aiohttp.ClientSession
-):
+    upstream: Start, gateway: Start, http: Http
+) -> None:
     engine = await upstream()
     gate = await gateway(engine)
     await engine.stop()
@@ -332,8 +325,8 @@ async def test_an_engine_that_is_down_gives_503_with_the_next_command(
 
 @pytest.mark.spec("G6")
 async def test_a_request_that_kills_engines_is_not_repeated_for_ever(
-    upstream: Start, gateway: Start, http: aiohttp.ClientSession
-):
+    upstream: Start, gateway: Start, http: Http
+) -> None:
     engine = await upstream()
 
     async def handle(exchange: Any) -> None:
@@ -347,22 +340,24 @@ async def test_a_request_that_kills_engines_is_not_repeated_for_ever(
 
 
 @pytest.mark.spec("G6")
-async def test_the_less_loaded_of_two_engines_is_taken(upstream: Start, gateway: Start, http: aiohttp.ClientSession):
+async def test_the_less_loaded_of_two_engines_is_taken(
+    eventually: Start, upstream: Start, gateway: Start, http: Http
+) -> None:
     first, second = await upstream("tiny"), await upstream("tiny")
     first.on[CHAT], second.on[CHAT] = first.hang, answered("from the second")
     gate = await gateway(first, second)
     work = asyncio.ensure_future(http.post(gate.url + CHAT, json=HELLO))
-    await until(lambda: first.seen, "the first one is busy")
+    await eventually(lambda: first.seen, "the first one is busy")
     async with http.post(gate.url + CHAT, json=HELLO) as response:
         assert response.headers["x-sage-engine"] == "engine-2"
     work.cancel()
-    await until(lambda: first.left, "the first one was told")
+    await eventually(lambda: first.left, "the first one was told")
 
 
 @pytest.mark.spec("G6")
 async def test_another_engine_takes_over_when_one_dies_before_the_answer(
-    upstream: Start, gateway: Start, http: aiohttp.ClientSession
-):
+    upstream: Start, gateway: Start, http: Http
+) -> None:
     first, second = await upstream("tiny"), await upstream("tiny")
     second.on[CHAT] = answered("from the second")
     gate = await gateway(first, second)
@@ -376,7 +371,7 @@ async def test_another_engine_takes_over_when_one_dies_before_the_answer(
         assert (await response.json())["choices"][0]["message"]["content"] == "from the second"
 
 
-async def test_a_gateway_without_engines_is_healthy_and_not_ready(daemon: Start, http: aiohttp.ClientSession):
+async def test_a_gateway_without_engines_is_healthy_and_not_ready(daemon: Start, http: Http) -> None:
     gate = await daemon("sage.llm.gateway")
     async with http.get(gate.url + "/ready") as response:
         assert response.status == 503

@@ -57,7 +57,7 @@ async def state_of(http: aiohttp.ClientSession, url: str, state: str) -> None:
 @pytest.mark.spec("R1")
 async def test_a_request_waits_for_an_engine_that_restarts(
     stack: Stack, upstream: Start, daemon: Start, http: aiohttp.ClientSession
-):
+) -> None:
     engine = await upstream("tiny")
     engine.on[CHAT] = answer_hi
     stack.says("ready", engine.port)
@@ -82,7 +82,7 @@ async def test_a_request_waits_for_an_engine_that_restarts(
 @pytest.mark.spec("R1")
 async def test_a_whole_answer_that_broke_off_is_asked_for_again(
     stack: Stack, upstream: Start, daemon: Start, http: aiohttp.ClientSession
-):
+) -> None:
     engine = await upstream("tiny")
 
     async def die_once(exchange: Any) -> None:
@@ -101,7 +101,7 @@ async def test_a_whole_answer_that_broke_off_is_asked_for_again(
 @pytest.mark.spec("R1")
 async def test_a_stream_that_broke_off_mid_answer_is_not_repeated_and_the_next_one_works(
     stack: Stack, upstream: Start, daemon: Start, http: aiohttp.ClientSession
-):
+) -> None:
     engine = await upstream("tiny")
 
     async def die_once(exchange: Any) -> None:
@@ -126,7 +126,7 @@ async def test_a_stream_that_broke_off_mid_answer_is_not_repeated_and_the_next_o
 @pytest.mark.spec("R1")
 async def test_no_waiting_where_nobody_restarts_the_engine(
     stack: Stack, upstream: Start, daemon: Start, http: aiohttp.ClientSession
-):
+) -> None:
     engine = await upstream("tiny")
     stack.says("ready", engine.port)
     gate = await daemon("sage.llm.gateway", "--wait-seconds", "600", home=stack.home, probe="/ready")
@@ -145,7 +145,7 @@ async def test_no_waiting_where_nobody_restarts_the_engine(
 
 
 @pytest.mark.spec("R1")
-async def test_waiting_has_an_end(stack: Stack, upstream: Start, daemon: Start, http: aiohttp.ClientSession):
+async def test_waiting_has_an_end(stack: Stack, upstream: Start, daemon: Start, http: aiohttp.ClientSession) -> None:
     engine = await upstream("tiny")
     await engine.stop()
     stack.says("starting", engine.port, pid=os.getpid())
@@ -158,7 +158,7 @@ async def test_waiting_has_an_end(stack: Stack, upstream: Start, daemon: Start, 
 @pytest.mark.spec("R3")
 async def test_a_damaged_daemon_json_does_not_stop_the_gateway(
     stack: Stack, upstream: Start, daemon: Start, http: aiohttp.ClientSession
-):
+) -> None:
     stack.file.write_text("{half")
     gate = await daemon("sage.llm.gateway", home=stack.home)
     async with http.post(gate.url + CHAT, json=HELLO) as response:

@@ -4,7 +4,8 @@ import asyncio
 import json
 import pathlib
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
@@ -17,7 +18,7 @@ Start = Callable[..., Awaitable[Any]]
 
 
 @pytest.fixture
-async def stack(daemon: Start, http: aiohttp.ClientSession) -> AsyncIterator[Any]:
+async def stack(daemon: Start, http: aiohttp.ClientSession) -> Any:
     """The three daemons; the gateway."""
     engine, embedding = await asyncio.gather(daemon("sagellm_core.engine_server"), daemon("sage.llm.embedding"))
     gate = await daemon("sage.llm.gateway", "--engine", engine.url, "--embedding", embedding.url, probe="/ready")
@@ -27,12 +28,12 @@ async def stack(daemon: Start, http: aiohttp.ClientSession) -> AsyncIterator[Any
                 if len((await response.json())["data"]) == 2:
                     break
             await asyncio.sleep(0.02)
-    yield gate
+    return gate
 
 
 @pytest.mark.slow
 @pytest.mark.spec("G2")
-async def test_the_official_openai_client(stack: Any):
+async def test_the_official_openai_client(stack: Any) -> None:
     async with openai.AsyncOpenAI(base_url=stack.url + "/v1", api_key="unused", max_retries=0) as client:
         models = [model.id async for model in client.models.list()]
         assert models[1:] == ["hash"]
@@ -64,7 +65,7 @@ async def test_the_official_openai_client(stack: Any):
 
 @pytest.mark.slow
 @pytest.mark.spec("G1")
-async def test_our_client_sync_and_async(stack: Any):
+async def test_our_client_sync_and_async(stack: Any) -> None:
     def use() -> dict[str, Any]:
         with UnifiedInferenceClient.create(control_plane_url=stack.url) as client:
             status = client.get_status()
@@ -95,7 +96,7 @@ async def test_our_client_sync_and_async(stack: Any):
 
 @pytest.mark.spec("R1")
 @pytest.mark.parametrize("module", ["sage.llm.gateway", "sage.llm.embedding"])
-async def test_a_daemon_ends_cleanly(daemon: Start, module: str):
+async def test_a_daemon_ends_cleanly(daemon: Start, module: str) -> None:
     server = await daemon(module)
     server.process.send_signal(signal.SIGTERM)
     async with asyncio.timeout(10):
@@ -104,8 +105,8 @@ async def test_a_daemon_ends_cleanly(daemon: Start, module: str):
 
 @pytest.mark.spec("G6")
 async def test_the_gateway_drains_before_it_ends(
-    upstream: Start, gateway: Start, http: aiohttp.ClientSession
-):
+    eventually: Start, upstream: Start, gateway: Start, http: aiohttp.ClientSession
+) -> None:
     engine = await upstream()
     go_on = asyncio.Event()
 
@@ -116,9 +117,8 @@ async def test_the_gateway_drains_before_it_ends(
     engine.on["/v1/completions"] = slow
     gate = await gateway(engine)
     work = asyncio.ensure_future(http.post(gate.url + "/v1/completions", json={"prompt": "x"}))
+    await eventually(lambda: engine.seen, "the engine works")
     async with asyncio.timeout(10):
-        while not engine.seen:
-            await asyncio.sleep(0.01)
         gate.process.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.1)
         go_on.set()
@@ -129,7 +129,7 @@ async def test_the_gateway_drains_before_it_ends(
 
 @pytest.mark.spec("P2")
 @pytest.mark.parametrize("module", ["sage.llm.gateway", "sage.llm.embedding"])
-async def test_a_taken_port_is_one_clear_message(upstream: Start, module: str, tmp_path: pathlib.Path):
+async def test_a_taken_port_is_one_clear_message(upstream: Start, module: str, tmp_path: pathlib.Path) -> None:
     holder = await upstream()
     code, text = await run(module, "--port", str(holder.port))
     assert code == 1
@@ -139,7 +139,7 @@ async def test_a_taken_port_is_one_clear_message(upstream: Start, module: str, t
 
 
 @pytest.mark.spec("R3")
-async def test_wrong_options_are_one_clear_message(tmp_path: pathlib.Path):
+async def test_wrong_options_are_one_clear_message(tmp_path: pathlib.Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     cases = [
         (("sage.llm.embedding", "--model", "hsh"), "sage llm serve --embedding-model hash"),
@@ -158,8 +158,6 @@ async def test_wrong_options_are_one_clear_message(tmp_path: pathlib.Path):
 
 async def run(module: str, *args: str) -> tuple[int, str]:
     """The exit code and the output of a daemon that ends by itself."""
-    import sys
-
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", module, *args, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )

@@ -102,6 +102,8 @@ class DynamicBatcher:
         if self._queued and self._queued + len(texts) > self.max_queued_texts:
             raise QueueFull(max(1.0, self._queued / self._rate))
         vectors = np.zeros((len(texts), self.embedder.get_dim()), dtype=np.float32)
+        if not texts:
+            return vectors, 0
         job = _Job(texts, vectors, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         self._queued += len(texts)

@@ -1,0 +1,139 @@
+"""What the client says and hears, without a network."""
+
+import base64
+import json
+import pathlib
+from array import array
+from typing import Any
+
+import pytest
+
+from sage.common.errors import ConfigError, ModelError, NotRunningError, SageError, UpstreamError
+from sage.llm import client_wire as wire
+
+httpx = pytest.importorskip("httpx")
+
+
+@pytest.mark.spec("G1", "P4")
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("http://localhost:8889/v1", "http://localhost:8889/v1"),
+        ("http://localhost:8889", "http://localhost:8889/v1"),
+        ("http://localhost:8889/", "http://localhost:8889/v1"),
+        ("https://gate.example/api/v1/", "https://gate.example/api/v1"),
+    ],
+)
+def test_addresses(given: str, expected: str) -> None:
+    assert wire.resolve_base_url(given) == expected
+
+
+@pytest.mark.spec("G1", "P4")
+def test_the_order_argument_environment_default(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    monkeypatch.setenv("SAGE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SAGE_UNIFIED_BASE_URL", raising=False)
+    assert wire.resolve_base_url(None).endswith(":8889/v1")
+    monkeypatch.setenv("SAGE_UNIFIED_BASE_URL", "http://10.0.0.1:1234")
+    assert wire.resolve_base_url(None) == "http://10.0.0.1:1234/v1"
+    assert wire.resolve_base_url("http://10.0.0.2:1") == "http://10.0.0.2:1/v1"
+
+
+@pytest.mark.parametrize("wrong", ["localhost:8889", "ftp://x/v1", "http://", "", "8889"])
+def test_a_wrong_address_is_said(wrong: str) -> None:
+    with pytest.raises(ConfigError, match="no address of a gateway"):
+        wire.resolve_base_url(wrong)
+
+
+def test_payloads() -> None:
+    message = {"role": "user", "content": "hi"}
+    assert wire.chat_payload("hi", None, {"seed": 1, "stop": None}, stream=False) == {
+        "model": "default",
+        "messages": [message],
+        "seed": 1,
+    }
+    assert wire.chat_payload([message], "m", {}, stream=True)["stream"] is True
+    with pytest.raises(ConfigError, match="at least one message"):
+        wire.chat_payload([], None, {}, stream=False)
+    parts = wire.embed_payloads(["x"] * 1030, None)
+    assert [len(part["input"]) for part in parts] == [512, 512, 6]
+    assert [len(part["input"]) for part in wire.embed_payloads(["x" * 600_000] * 2, None)] == [1, 1]
+    with pytest.raises(TypeError, match="expected texts, got int"):
+        wire.embed_payloads(["a", 1], None)  # type: ignore[list-item]
+
+
+def test_vectors_in_any_order_and_either_format() -> None:
+    packed = base64.b64encode(array("f", [0.5, -1.0]).tobytes()).decode()
+    answer = {"data": [{"index": 1, "embedding": [3.0]}, {"index": 0, "embedding": packed}]}
+    assert wire.read_vectors(answer) == [[0.5, -1.0], [3.0]]
+    cases: list[dict[str, Any]] = [{}, {"data": [{}]}, {"data": [{"index": 0, "embedding": "!"}]}]
+    for broken in cases:
+        with pytest.raises(UpstreamError, match="cannot be read"):
+            wire.read_vectors(broken)
+
+
+def test_answers_without_text() -> None:
+    assert wire.read_chat({"choices": [{"message": {"content": None, "tool_calls": []}}]}) == ""
+    cases: list[dict[str, Any]] = [{}, {"choices": []}, {"choices": [1]}]
+    for broken in cases:
+        with pytest.raises(UpstreamError):
+            wire.read_chat(broken)
+
+
+def test_events() -> None:
+    lines = ["", ": ping", 'data: {"choices":[{"delta":{"content":"a"}}]}', 'data: {"choices":[]}', "data: [DONE]"]
+    assert list(wire.deltas(iter(lines), chat=True)) == ["a"]
+    with pytest.raises(UpstreamError, match="broke off"):
+        list(wire.deltas(iter(lines[:3]), chat=True))
+    with pytest.raises(UpstreamError, match="The answer broke off: it died"):
+        list(wire.deltas(iter(['data: {"error": {"message": "it died"}}']), chat=True))
+    with pytest.raises(UpstreamError, match="no JSON"):
+        list(wire.deltas(iter(["data: {oops"]), chat=True))
+
+
+@pytest.mark.spec("X12")
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "says", "hint"),
+    [
+        (503, {"error": {"message": "No LLM engine is running. Start one", "code": "engine_unavailable"}},
+         NotRunningError, "No LLM engine is running", "sage llm serve"),
+        (404, {"error": {"message": "There is no model 'x'.", "code": "model_not_found"}},
+         ModelError, "no model 'x'", "sage llm status"),
+        (429, {"error": {"message": "busy"}}, UpstreamError, "busy", "Try again"),
+        (400, {"error": {"message": "too long"}}, UpstreamError, "refused (400): too long", ""),
+        (500, {"detail": "x"}, UpstreamError, "refused (500)", "sage llm logs"),
+        (502, "<html>", UpstreamError, "<html>", "Try again"),
+        (400, {"error": "plain"}, UpstreamError, "plain", ""),
+    ],
+)  # fmt: skip
+def test_refusals_become_errors(status: int, body: object, kind: type[SageError], says: str, hint: str) -> None:
+    content = body if isinstance(body, str) else json.dumps(body)
+    error = wire.error_of(httpx.Response(status, text=content, headers={"x-sage-request-id": "r1"}))
+    assert type(error) is kind
+    assert says in str(error)
+    assert hint in error.hint
+    assert error.details["request_id"] == "r1"
+
+
+def test_which_refusals_are_tried_again() -> None:
+    def pause(status: int, attempt: int = 0, body: bytes = b"{}", after: str | None = None) -> float | None:
+        headers = {"retry-after": after} if after else {}
+        return wire.pause_after(httpx.Response(status, headers=headers, content=body), attempt, body)
+
+    assert pause(429, after="3") == 3
+    assert pause(429, after="3600") is None
+    assert pause(503) == 0.25
+    assert pause(503, 1) == 0.5
+    assert pause(503, wire.MAX_RETRIES) is None
+    assert pause(503, body=b'{"error": {"code":"engine_unavailable"}}') is None
+    assert pause(400) is None
+    assert pause(500) is None
+
+
+def test_status_of_any_openai_compatible_server() -> None:
+    assert wire.read_status("u", None, ["m"])["llm_available"] is True
+    assert wire.read_status("u", {"status": "ok"}, [])["llm_available"] is False
+    engines = [{"kind": "llm", "state": "starting"}, {"kind": "embedding", "state": "ready"}]
+    status = wire.read_status("u", {"engines": engines}, ["hash"])
+    assert (status["llm_available"], status["embedding_available"]) == (False, True)
+    assert "sage llm serve" in status["hint"]
