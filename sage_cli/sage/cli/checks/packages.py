@@ -32,7 +32,11 @@ def torch() -> Check:
 
 def extras() -> list[Check]:
     """One row for each optional extra that users choose: complete, or what is missing."""
-    needs = requires(DISTRIBUTION) or []
+    try:
+        needs = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:
+        step = f'pip install "{DISTRIBUTION}[all]"'
+        return [Check("extras", "warn", "SAGE runs from its source folder and is not installed", step)]
     named: dict[str, list[str]] = {}
     for need in needs:
         marker = re.search(r"""extra\s*==\s*['"]([\w-]+)['"]""", need)
