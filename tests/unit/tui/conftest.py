@@ -229,7 +229,7 @@ def eventually() -> Callable[..., Any]:
         deadline = time.monotonic() + within
         while not holds():
             assert time.monotonic() < deadline, "it did not come to hold"
-            await pilot.pause(0.02)
+            await pilot.pause(0.05)
 
     return wait
 

@@ -4,11 +4,13 @@ A wanted change: ``SAGE_UPDATE_GOLDEN=1 pytest tests/unit/tui/test_golden.py``, 
 """
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.pilot import Pilot
 
 from sage.common.home import SageHome
 from sage.tui.app import MonitorApp
@@ -37,10 +39,15 @@ CASES = [
 ]
 
 
-def check(name: str, text: str) -> None:
-    """Compare with the picture of that name, or draw it anew when that is asked for."""
+async def check(name: str, pilot: Pilot[Any], read: Callable[[Any], str]) -> None:
+    """Compare with the picture of that name once the screen is at rest, or draw it anew when that is asked for."""
     picture = GOLDEN / f"{name}.txt"
-    if os.environ.get("SAGE_UPDATE_GOLDEN"):
+    update = bool(os.environ.get("SAGE_UPDATE_GOLDEN"))
+    wanted = "" if update else picture.read_text(encoding="utf-8")
+    deadline = time.monotonic() + (1.5 if update else 6)
+    while (text := read(pilot.app)) != wanted and time.monotonic() < deadline:
+        await pilot.pause(0.1)
+    if update:
         picture.write_text(text, encoding="utf-8")
     assert text == picture.read_text(encoding="utf-8")
 
@@ -62,8 +69,7 @@ async def test_the_screen(
     async with app.run_test(size=size) as pilot:
         await eventually(pilot, lambda: "engine" in app.monitor.log_names and app.monitor.lines_shown == 4)
         await pilot.press(*keys)
-        await pilot.pause()
-        check(f"{name}-{size[0]}x{size[1]}", screen_text(app))
+        await check(f"{name}-{size[0]}x{size[1]}", pilot, screen_text)
 
 
 @pytest.mark.spec("X12")
@@ -78,7 +84,5 @@ async def test_the_empty_state_tells_the_next_command(
     app = monitor(nothing)
     async with app.run_test(size=size) as pilot:
         await eventually(pilot, lambda: app.monitor.snapshot is not None)
-        await pilot.pause()
-        text = screen_text(app)
-    assert "sage llm serve" in text
-    check(f"empty-{size[0]}x{size[1]}", text)
+        await check(f"empty-{size[0]}x{size[1]}", pilot, screen_text)
+        assert "sage llm serve" in screen_text(app)

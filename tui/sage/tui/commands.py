@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sage.common.home import SageHome
 
-__all__ = ["Outcome", "sage"]
+__all__ = ["Outcome", "find_sage", "sage"]
 
 TIMEOUT_S = 180.0
 
@@ -34,7 +34,7 @@ class Outcome:
 
 async def sage(home: SageHome, *words: str) -> Outcome:
     """Run ``sage`` with ``words`` for this home; never raises for what the command does."""
-    command = _command()
+    command = find_sage()
     if command is None:
         return Outcome(None, "The sage command is not installed beside this Python.")
     process = await asyncio.create_subprocess_exec(
@@ -54,6 +54,7 @@ async def sage(home: SageHome, *words: str) -> Outcome:
     return Outcome(process.returncode, said.decode("utf-8", "replace").strip())
 
 
-def _command() -> str | None:
+def find_sage() -> str | None:
+    """The ``sage`` beside the running Python, else the one on the path; None when there is neither."""
     beside = Path(sys.executable).with_name("sage")
     return str(beside) if beside.is_file() else shutil.which("sage")

@@ -23,7 +23,7 @@ class Feed:
     def __init__(self, collector: Collector, look: Look, interval: float = 1.0) -> None:
         self.interval = interval
         self.paused = False
-        self._collector = collector
+        self.collector = collector
         self._look = look
         self._tail: LogTail | None = None
         self._wake = asyncio.Event()
@@ -45,7 +45,7 @@ class Feed:
 
     def _collect(self) -> tuple[Snapshot, Tail]:
         tail = self._tail
-        return self._collector.collect(), tail.poll() if tail is not None else Tail()
+        return self.collector.collect(), tail.poll() if tail is not None else Tail()
 
     def refresh(self) -> None:
         """Look now, also while paused."""
@@ -69,13 +69,18 @@ class Feed:
         self._tail = LogTail(path) if path is not None else None
         self.refresh()
 
+    @property
+    def selected_job(self) -> str | None:
+        """The job whose operators are asked for."""
+        return self.collector.selected_job
+
     def select_job(self, job_id: str | None) -> None:
         """Ask for this job's operators too."""
-        if job_id != self._collector.selected_job:
-            self._collector.selected_job = job_id
+        if job_id != self.collector.selected_job:
+            self.collector.selected_job = job_id
             self.refresh()
 
     def close(self) -> None:
         """Let go of the thread and the collector."""
-        self._thread.submit(self._collector.close)
+        self._thread.submit(self.collector.close)
         self._thread.shutdown(wait=False)

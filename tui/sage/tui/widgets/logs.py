@@ -109,7 +109,7 @@ class LogsPanel(Vertical):
             parts.append(dim(f"· {self._problem}"))
         self._names.update(line(*parts), layout=False)
         shown = len(self._lines) if self._pattern is None else sum(1 for t in self._lines if self._pattern.search(t))
-        matching = f"{shown} of {len(self._lines)} lines match" if self._pattern else f"{shown} lines"
+        matching = f"{shown} of {len(self._lines)} lines match" if self._pattern else f"{shown} line{'s' * (shown != 1)}"
         self.border_subtitle = matching if self.follow else f"{matching} · not following [f]"
 
     def action_search(self) -> None:
