@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.server
 import os
+import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 from tests.helpers.tiny_daemon import TinyStack, tiny_stack
 
+from sage.supervisor import handle
+from sage.supervisor.lock import take_lock
 from sage.supervisor.policy import Tuning
 from sage.supervisor.spec import DaemonSpec
 from sage.supervisor.supervisor import Supervisor
@@ -200,3 +203,76 @@ async def test_a_successor_takes_over_and_nothing_is_stopped(stack: TinyStack) -
     async with supervising(stack, spec) as second:
         assert second.daemons["engine"].status.pid == pid
         assert second.daemons["engine"].spec == spec
+
+
+@pytest.mark.spec("R1")
+async def test_a_removed_home_ends_everything(stack: TinyStack) -> None:
+    """rm -rf of a project must not leave daemons that nobody can find any more."""
+    lock = take_lock(stack.home)
+    assert lock is not None
+    async with supervising(stack, stack.spec()) as supervisor:
+        shutil.rmtree(stack.home.root)
+        async with asyncio.timeout(10):
+            await supervisor.done.wait()
+        assert not supervisor.leave_daemons
+    os.close(lock)
+
+
+@pytest.mark.spec("R1")
+async def test_a_home_made_anew_keeps_its_daemons_for_the_successor(stack: TinyStack) -> None:
+    """The directory was removed and a new supervisor has taken its lock, and with it the daemons."""
+    old_lock = take_lock(stack.home)
+    assert old_lock is not None
+    first = Supervisor(stack.home, QUICK)
+    first.take_over()
+    await first.start([stack.spec()])
+    await settled(first, "engine")
+    pid = first.daemons["engine"].status.pid
+    shutil.rmtree(stack.home.root)
+    stack.home.ensure()
+    new_lock = take_lock(stack.home)
+    assert new_lock is not None
+    async with supervising(stack) as second:
+        async with asyncio.timeout(10):
+            await first.done.wait()
+        assert first.leave_daemons
+        await first.close(stop_daemons=False)
+        await settled(second, "engine")
+        assert second.daemons["engine"].status.pid == pid
+        assert stack.now().state == "ready"
+    for lock in (old_lock, new_lock):
+        os.close(lock)
+
+
+@pytest.mark.spec("X12")
+async def test_one_that_fails_ends_the_wait_for_all(stack: TinyStack) -> None:
+    """A gateway that waits for an engine which cannot start would else cost its whole time to become ready."""
+    specs = [stack.spec("gateway", "gateway", mode="starting", ready_timeout_s=60.0), stack.spec(mode="exit")]
+    async with supervising(stack, *specs) as supervisor:
+        states = {name: daemon.status.state for name, daemon in supervisor.daemons.items()}
+        assert states == {"gateway": "starting", "engine": "failed"}
+
+
+async def test_one_that_is_up_and_stays_unhealthy_is_not_waited_for(
+    stack: TinyStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sage.supervisor.supervisor._SLACK_S", 0.1)
+    spec = stack.spec("gateway", "gateway", ready_timeout_s=5.0, stop_grace_s=0.1)
+    async with supervising(stack, spec) as supervisor:
+        stack.behave("gateway", "starting")
+        await becomes(lambda: supervisor.daemons["gateway"].status.state == "unhealthy")
+        async with asyncio.timeout(20):
+            await settled(supervisor, "gateway")
+        assert supervisor.daemons["gateway"].status.state == "unhealthy"
+
+
+@pytest.mark.parametrize("mode", ["ok", "stubborn"])
+async def test_without_pidfds_ends_are_seen_by_polling(
+    stack: TinyStack, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """macOS has none."""
+    monkeypatch.setattr(handle, "_pidfd", lambda pid: None)
+    async with supervising(stack, stack.spec(mode=mode, stop_grace_s=0.2)) as supervisor:
+        status = supervisor.daemons["engine"].status
+        os.kill(status.pid, 9)
+        await becomes(lambda: status.restarts == 1 and status.state == "ready")

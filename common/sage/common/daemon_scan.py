@@ -47,9 +47,10 @@ def scan(home: SageHome) -> list[Found]:
 
 def daemon_environments(home: SageHome, name: str | None = None) -> Iterator[tuple[int, dict[str, str]]]:
     """Every process that belongs to a daemon of this home (or to the one of that name), with its environment."""
+    root = os.path.realpath(home.root)
     for pid, env in _environments() if sys.platform.startswith("linux") else _environments_psutil():
         own = env.get(NAME_VARIABLE)
-        if own and env.get(HOME_VARIABLE) == str(home.root) and name in (None, own):
+        if own and name in (None, own) and os.path.realpath(env.get(HOME_VARIABLE, "")) == root:
             yield pid, env
 
 

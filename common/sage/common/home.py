@@ -111,7 +111,7 @@ class SageHome:
             return path
         import hashlib
 
-        digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:24]
+        digest = hashlib.sha256(os.fsencode(self.root.resolve())).hexdigest()[:24]
         return Path(f"/tmp/sage-{os.getuid()}") / f"{digest}.sock"  # noqa: S108 - 0700 and owned, checked on use
 
     def ensure(self) -> SageHome:

@@ -56,9 +56,9 @@ class SupervisorClient:
     ) -> list[DaemonStatus]:
         """Start these daemons, and the supervisor first; what runs already with the same spec is left alone.
 
-        With `wait` it returns when each is ready or has failed (see `state` and `last_error`: a daemon that fails
-        raises nothing here); `on_event` gets every change on the way. One that runs with another spec raises
-        DaemonError, or is replaced with `replace`. `notes` go to daemon.json for `sage llm status`.
+        With `wait` it returns when all are ready or one has failed (see `state` and `last_error`: a daemon that fails
+        raises nothing here, and stops no other); `on_event` gets every change on the way. One that runs with another
+        spec raises DaemonError, or is replaced with `replace`. `notes` go to daemon.json for `sage llm status`.
         """
         request = {
             "op": "start",

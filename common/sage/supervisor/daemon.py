@@ -31,12 +31,15 @@ from sage.supervisor.probe import Health, look
 from sage.supervisor.record import Entry
 from sage.supervisor.spec import DaemonSpec
 
-__all__ = ["SETTLED", "Daemon"]
+__all__ = ["FAILED", "SETTLED", "Daemon"]
 
 SETTLED = frozenset({"ready", "failed", "crash-loop", "stopped"})
-"""The states in which whoever waits for a start has his answer."""
+"""The states in which whoever waits for a start has an answer."""
+FAILED = frozenset({"failed", "crash-loop"})
+"""Those of them in which a person is needed."""
 
 _LOG_LINES_IN_ERROR = 8
+_KILLED_S = 30.0
 _log = get_logger("sage.supervisor")
 
 
@@ -265,8 +268,8 @@ class Daemon:
         if not handle.exited:
             _log.warning("did not stop in time, killing it", daemon=self.spec.name, grace_s=self.spec.stop_grace_s)
             handle.send(signal.SIGKILL)
-            await _exit_of(handle, 30.0)
-        processes.kill_group(handle.identity.pid, self._home, self.spec.name)
+            await _exit_of(handle, _KILLED_S)
+        await _deaths_of(processes.kill_group(handle.identity.pid, self._home, self.spec.name), _KILLED_S)
         handle.close()
         self.status.exit_code = handle.exit_code
         self._handle = None
@@ -290,6 +293,13 @@ async def _exit_of(handle: ProcessHandle, seconds: float) -> None:
             await handle.ended.wait()
     except TimeoutError:
         return
+
+
+async def _deaths_of(killed: list[ProcessIdentity], seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while any(one.alive() for one in killed) and loop.time() < deadline:  # noqa: ASYNC110 - they are nobody's children
+        await asyncio.sleep(0.01)
 
 
 def _signal_name(number: int) -> str:

@@ -106,6 +106,7 @@ class HealthPolicy:
     restart_sick: bool = True
     _silent: int = 0
     _sick: int = 0
+    _last: Verdict = Verdict.HEALTHY
 
     def seen(self, probe: Probe) -> Verdict:
         """Count one probe and judge."""
@@ -115,6 +116,8 @@ class HealthPolicy:
             return Verdict.RESTART
         if self.restart_sick and self._sick >= self.tuning.failures_to_restart:
             return Verdict.RESTART
-        if probe in (Probe.NOT_READY, Probe.SICK) or self._silent >= self.tuning.failures_to_unhealthy:
-            return Verdict.UNHEALTHY
-        return Verdict.HEALTHY
+        if probe is Probe.OK:
+            self._last = Verdict.HEALTHY
+        elif probe is not Probe.SILENT or self._silent >= self.tuning.failures_to_unhealthy:
+            self._last = Verdict.UNHEALTHY
+        return self._last  # a little silence changes nothing

@@ -64,15 +64,16 @@ def find_daemons(home: SageHome) -> list[FoundDaemon]:
     return found
 
 
-def kill_group(pid: int, home: SageHome, name: str) -> int:
-    """SIGKILL whatever is left of a daemon's session after its leader `pid`; returns how many processes that were.
+def kill_group(pid: int, home: SageHome, name: str) -> list[ProcessIdentity]:
+    """SIGKILL whatever is left of a daemon's session after its leader `pid`; returns who that was, dying.
 
     Members are told by their environment, never by the number alone, which may be a stranger's by now.
     """
-    killed = 0
+    killed = []
     for member, _ in daemon_scan.daemon_environments(home, name):
         with contextlib.suppress(OSError):
-            if os.getsid(member) == pid:
+            identity = ProcessIdentity.of(member)
+            if identity is not None and os.getsid(member) == pid:
                 os.kill(member, signal.SIGKILL)
-                killed += 1
+                killed.append(identity)
     return killed

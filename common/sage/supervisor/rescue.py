@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from sage.common.errors import DaemonError
 from sage.common.home import SageHome
+from sage.common.process import ProcessIdentity
 from sage.common.stack import DaemonStatus, read_status
 from sage.supervisor import processes, record
 from sage.supervisor.lock import take_lock
@@ -79,15 +80,15 @@ def _living(home: SageHome, entries: dict[str, record.Entry]) -> dict[str, recor
 def _finish(entry: record.Entry, home: SageHome) -> None:
     """Wait out the grace time, then kill whatever is left of the session."""
     assert entry.identity is not None
-    if not _wait(entry, entry.spec.stop_grace_s):
+    if not _gone_within([entry.identity], entry.spec.stop_grace_s):
         _signal(entry, signal.SIGKILL)
-        _wait(entry, _KILLED_S)
-    processes.kill_group(entry.identity.pid, home, entry.status.name)
+        _gone_within([entry.identity], _KILLED_S)
+    _gone_within(processes.kill_group(entry.identity.pid, home, entry.status.name), _KILLED_S)
 
 
-def _wait(entry: record.Entry, seconds: float) -> bool:
+def _gone_within(identities: list[ProcessIdentity], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
-    while entry.identity is not None and entry.identity.alive():
+    while any(identity.alive() for identity in identities):
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_S)

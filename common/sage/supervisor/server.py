@@ -50,8 +50,9 @@ async def serve(home: SageHome, on_ready: Callable[[], None], tuning: Tuning | N
         _log.info("supervisor ends", by=ended_by[0] if ended_by else "request")
     finally:
         server.close()
-        home.socket.unlink(missing_ok=True)
-        await supervisor.close(stop_daemons=True)
+        if not supervisor.leave_daemons:
+            home.socket.unlink(missing_ok=True)
+        await supervisor.close(stop_daemons=not supervisor.leave_daemons)
         await _drained(supervisor)
 
 

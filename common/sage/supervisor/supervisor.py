@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from pathlib import Path
 
 from sage.common.errors import DaemonError, SageError, StateError
 from sage.common.home import SageHome
@@ -13,13 +14,14 @@ from sage.common.logs import get_logger
 from sage.common.process import ProcessIdentity
 from sage.common.stack import DaemonStatus
 from sage.supervisor import processes, record, wire
-from sage.supervisor.daemon import SETTLED, Daemon, log_of
+from sage.supervisor.daemon import FAILED, SETTLED, Daemon, log_of
 from sage.supervisor.logfiles import LogFile
 from sage.supervisor.policy import Tuning
 from sage.supervisor.spec import DaemonSpec
 
 __all__ = ["Supervisor"]
 
+_SLACK_S = 5.0
 _log = get_logger("sage.supervisor")
 
 
@@ -36,6 +38,8 @@ class Supervisor:
         self._listeners: set[asyncio.Queue[DaemonStatus]] = set()
         self._order = asyncio.Lock()
         self._housekeeping: asyncio.Task[None] | None = None
+        self.leave_daemons = False
+        self._lock = _file_id(home.lock)
         self._quiet_since: float | None = None
         self._written: tuple[int, int, int] | None = None
         self.clients = 0
@@ -102,21 +106,28 @@ class Supervisor:
             return [daemon.spec.name for daemon in daemons]
 
     async def settle(self, names: Sequence[str]) -> AsyncGenerator[DaemonStatus, None]:
-        """Every change of these daemons until each is ready or has failed; begins with what they are now."""
+        """Every change of these daemons until all are ready or one has failed; begins with what they are now.
+
+        A daemon that is up and stays unhealthy is not waited for beyond its time to become ready.
+        """
+        specs = [self.daemons[name].spec for name in names]
+        patience = max([spec.ready_timeout_s + spec.stop_grace_s for spec in specs], default=0.0) + _SLACK_S
+        deadline = asyncio.get_running_loop().time() + patience
         with self._listening() as changes:
-            pending = set(names)
             for status in self.statuses(names):
                 yield status
-                if status.state in SETTLED:
-                    pending.discard(status.name)
-            while pending:
-                status = await changes.get()
+            while not (changes.empty() and self._settled(names)):
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        status = await changes.get()
+                except TimeoutError:
+                    return
                 if status.name in names:
                     yield status
-                    if status.state in SETTLED:
-                        pending.discard(status.name)
-                    else:
-                        pending.add(status.name)
+
+    def _settled(self, names: Sequence[str]) -> bool:
+        states = {status.state for status in self.statuses(names)}
+        return bool(states & FAILED) or states <= SETTLED
 
     async def close(self, *, stop_daemons: bool) -> None:
         """End: with the daemons, or leaving them to the next supervisor."""
@@ -124,8 +135,6 @@ class Supervisor:
             self._housekeeping.cancel()
             await asyncio.wait([self._housekeeping])
         act = Daemon.stop if stop_daemons else Daemon.forsake
-        if not stop_daemons:
-            self.save()
         await asyncio.gather(*(act(daemon) for daemon in self.daemons.values()))
         if stop_daemons:
             self.save(supervisor_ends=True)
@@ -185,10 +194,21 @@ class Supervisor:
             for log in (own, *(daemon.log for daemon in self.daemons.values())):
                 if log.rotate_if_big():
                     _log.info("rotated", file=log.path.name)
+            if self._ousted():
+                return
             if self._written is None or self._written != self._stamp():
                 _log.warning("daemon.json was changed or lost, writing it again")
                 self.save()
             self._end_when_idle(time.monotonic())
+
+    def _ousted(self) -> bool:
+        """End when `.sage/` was removed under us; leave the daemons alone when a successor has taken them."""
+        if self._lock is None or self._lock == _file_id(self.home.lock):
+            return False
+        self.leave_daemons = self.home.lock.exists()
+        _log.warning("the lock is not ours any more, ending", daemons="left" if self.leave_daemons else "stopped")
+        self.done.set()
+        return True
 
     def _end_when_idle(self, now: float) -> None:
         if self.clients or any(daemon.active for daemon in self.daemons.values()):
@@ -198,6 +218,14 @@ class Supervisor:
         elif now - self._quiet_since >= self.tuning.idle_exit_s:
             _log.info("nothing to supervise, ending")
             self.done.set()
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
 
 
 def _conflict(running: Daemon, wanted: DaemonSpec) -> SageError:

@@ -99,4 +99,4 @@ def test_homes_are_values(tmp_path: Path) -> None:
     assert SageHome(tmp_path) == SageHome(str(tmp_path))
     assert {SageHome(tmp_path): 1}[SageHome(tmp_path)] == 1
     with pytest.raises(AttributeError):
-        SageHome(tmp_path).root = tmp_path  # type: ignore[misc]
+        SageHome(tmp_path).root = tmp_path

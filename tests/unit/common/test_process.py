@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from sage.common import process
 from sage.common.process import ProcessIdentity, boot_id, command_line
 
 
@@ -65,3 +66,19 @@ def test_names_with_spaces_and_brackets_do_not_confuse() -> None:
 def test_command_lines() -> None:
     assert "python" in command_line(os.getpid()) or "pytest" in command_line(os.getpid())
     assert command_line(2**22 + 1) == ""
+
+
+def test_elsewhere_psutil_tells_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS has no /proc."""
+    monkeypatch.setattr(process, "_LINUX", False)
+    me = ProcessIdentity.current()
+    assert me.boot_id.startswith("boot-")
+    assert me.alive()
+    assert not me._replace(start_ticks=me.start_ticks - 100).alive()
+    assert ProcessIdentity.of(2**22 + 1) is None
+    assert command_line(os.getpid()) != ""
+    assert command_line(2**22 + 1) == ""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert ProcessIdentity.of(child.pid) is None, "a zombie"
+    child.wait()

@@ -140,6 +140,13 @@ def test_one_answer_ends_the_silence() -> None:
 
 
 @pytest.mark.spec("R1")
+def test_a_little_silence_changes_nothing() -> None:
+    policy = HealthPolicy(TUNING)
+    assert judged(policy, Probe.NOT_READY, Probe.SILENT) == [Verdict.UNHEALTHY] * 2
+    assert judged(policy, Probe.OK, Probe.SILENT) == [Verdict.HEALTHY] * 2
+
+
+@pytest.mark.spec("R1")
 def test_a_daemon_that_answers_not_ready_is_never_restarted() -> None:
     assert set(judged(HealthPolicy(TUNING), *[Probe.NOT_READY] * 100)) == {Verdict.UNHEALTHY}
 

@@ -58,8 +58,9 @@ def test_nonsense_is_no_spec(nonsense: dict[str, Any]) -> None:
 
 def test_timeouts_make_no_other_daemon() -> None:
     assert SPEC.same_as(replace(SPEC, ready_timeout_s=1, stop_grace_s=1))
-    for change in ({"port": 8124}, {"env": {}}, {"argv": ("y",)}, {"model": "n"}, {"host": "0.0.0.0"}):
-        assert not SPEC.same_as(replace(SPEC, **change))  # type: ignore[arg-type]
+    changes: list[dict[str, Any]] = [{"port": 8124}, {"env": {}}, {"argv": ("y",)}, {"model": "n"}, {"host": "0.0.0.0"}]
+    for change in changes:
+        assert not SPEC.same_as(replace(SPEC, **change))
 
 
 @pytest.mark.spec("R4")
