@@ -46,10 +46,19 @@ _HOME = {
 }
 
 
+_EXTRA = frozenset({"jinja2", "safetensors", "starlette", "tokenizers", "torch"})
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    try:
+        return getattr(import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA:
+            raise
+        text = f"sagellm_core.{name} needs {error.name}, which is not installed:  pip install 'sage-stack[engine]'"
+        raise ImportError(text, name=error.name) from error
 
 
 def __dir__() -> list[str]:

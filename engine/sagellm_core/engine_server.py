@@ -86,6 +86,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from sage.common.logs import configure_logging
 
     configure_logging("engine", level=arguments.log_level)
+    _check_installed()
     sock = bind(arguments.host, arguments.port)
     with sock:
         config = _engine_config(arguments)
@@ -94,6 +95,20 @@ def _serve(arguments: argparse.Namespace) -> int:
     if failure is None:
         return 0
     raise failure if isinstance(failure, SageError) else SageError("The engine did not start", cause=str(failure))
+
+
+def _check_installed() -> None:
+    """Raise ConfigError when the libraries of the extra `engine` are not there."""
+    from importlib.util import find_spec
+
+    needed = ("torch", "tokenizers", "safetensors", "jinja2", "starlette", "uvicorn")
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            "The LLM engine is not installed",
+            cause=f"missing: {', '.join(missing)}",
+            hint="pip install 'sage-stack[engine]'",
+        )
 
 
 def _engine_config(arguments: argparse.Namespace) -> LLMEngineConfig:

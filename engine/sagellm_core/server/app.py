@@ -7,7 +7,6 @@ injection and schema generation would only add to the start-up time.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -196,4 +195,4 @@ async def _on_http_error(_: Request, error: Exception) -> Response:
 
 
 async def _on_fault(_: Request, error: Exception) -> Response:
-    return _json(error_object(500, f"{type(error).__name__}: {json.dumps(str(error))}", code="internal"), 500)
+    return _json(error_object(500, f"the engine server failed: {type(error).__name__}: {error}", code="internal"), 500)

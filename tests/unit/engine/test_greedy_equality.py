@@ -71,10 +71,21 @@ class Run:
 
 
 def start(
-    folder: Path, *, budget: int = 512, batch: int = 16, blocks: int | None = None, size: int = 16, prefix: bool = True
+    folder: Path,
+    *,
+    budget: int = 512,
+    batch: int = 16,
+    blocks: int | None = None,
+    size: int = 16,
+    prefix: bool = True,
+    backend: str = "cpu",
 ) -> Run:
     config = LLMEngineConfig(
-        model_path=str(folder), kv_cache_num_blocks=blocks, kv_cache_block_size=size, dtype="float32"
+        model_path=str(folder),
+        kv_cache_num_blocks=blocks,
+        kv_cache_block_size=size,
+        dtype="float32",
+        backend_type=backend,
     )
     bundle = open_bundle(config)
     run: Run
@@ -181,3 +192,18 @@ def test_the_built_in_model(expected_tokens: Expected) -> None:
     run.until_done()
     for index, prompt in enumerate(prompts):
         assert run.tokens[str(index)] == expected_tokens(folder, prompt, 24, ignore_eos=True)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu(tiny_llama: Path, expected_tokens: Expected) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    prompts = prompts_of(4, seed=12)
+    run = start(tiny_llama, budget=24, backend="cuda")
+    for index, prompt in enumerate(prompts):
+        run.submit(str(index), prompt, greedy(16))
+    run.until_done()
+    for index, prompt in enumerate(prompts):
+        assert run.tokens[str(index)] == expected_tokens(tiny_llama, prompt, 16, ignore_eos=True)

@@ -46,6 +46,18 @@ def test_importing_a_package_loads_nothing_heavy(code: str) -> None:
     assert loaded_by(code) == set()
 
 
+def test_without_the_extra_the_message_says_what_to_install() -> None:
+    """A meta-path finder that hides tokenizers stands for an environment without the extra."""
+    hide = (
+        "import importlib.abc\nclass Hide(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'tokenizers': raise ModuleNotFoundError(name, name='tokenizers')\n"
+        "sys.meta_path.insert(0, Hide())\n"
+        "try:\n    from sagellm_core import LLMEngine\nexcept ImportError as error: print(str(error).split()[-1])"
+    )
+    assert loaded_by(hide) >= {"'sage-stack[engine]'"}
+
+
 def test_an_engine_object_does_not_load_torch() -> None:
     code = "from sagellm_core import LLMEngine, LLMEngineConfig\nLLMEngine(LLMEngineConfig(model_path='m'))"
     assert not loaded_by(code) & {"torch", "transformers", "starlette"}
