@@ -1,4 +1,4 @@
-"""What a function that raises does to its job (SPEC X12, K2): the operator, the user's line and the record are named."""
+"""What a function that raises does to its job (SPEC X12, K2): operator, user's line and record are named."""
 
 from __future__ import annotations
 

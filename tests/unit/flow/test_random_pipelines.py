@@ -125,9 +125,13 @@ def test_reduce_folds_each_key_in_order(data: list[int], keys: int, default: int
     """Every intermediate result of every key comes out, in the order of its records."""
     env = LocalEnvironment("reduce", config | {"parallelism": default})
     out: list[tuple[str, tuple[int, ...]]] = []
+
+    def pair(x: int) -> tuple[str, tuple[int, ...]]:
+        return f"k{x % keys}", (x,)
+
     (
         env.from_collection(data)
-        .map(lambda x: (f"k{x % keys}", (x,)), parallelism=1)
+        .map(pair, parallelism=1)
         .key_by(lambda pair: pair[0])
         .reduce(lambda a, b: (a[0], a[1] + b[1]))
         .sink(out.append, parallelism=1)

@@ -317,9 +317,15 @@ class TestBuilding:
             assert "test_streams.py:" in caught.value.title
 
     def test_wrong_sources_are_found_when_they_are_added(self) -> None:
-        for build, wrong in ((env().from_collection, 5), (env().from_collection, "abc"), (env().from_source, 5)):
+        cases: list[tuple[Any, Any]] = [
+            (env().from_collection, 5),
+            (env().from_collection, "abc"),
+            (env().from_source, 5),
+            (env().from_batch, 5),
+        ]
+        for build, wrong in cases:
             with pytest.raises(PipelineError, match="source cannot read this"):
-                build(wrong)  # type: ignore[operator]
+                build(wrong)
 
     @pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "2"])
     def test_parallelism_is_a_positive_whole_number(self, wrong: Any) -> None:
@@ -334,7 +340,8 @@ class TestBuilding:
             env().from_collection([1]).reduce(lambda a, b: a, parallelism=2)
 
     def test_nothing_runs_before_submit_and_only_once(self) -> None:
-        e, seen = env(), []
+        e = env()
+        seen: list[int | None] = []
         e.from_collection([1]).sink(seen.append)
         assert seen == []
         e.submit()
@@ -343,7 +350,8 @@ class TestBuilding:
         assert seen == [1]
 
     def test_submit_of_one_pipeline_leaves_the_others(self) -> None:
-        e, seen = env(), []
+        e = env()
+        seen: list[int | None] = []
         first = e.from_collection([1]).sink(seen.append)
         e.from_collection([2]).sink(seen.append)
         e.submit(first)
@@ -361,7 +369,8 @@ class TestBuilding:
             env().from_collection([1]).union(env().from_collection([2]))
 
     def test_a_stream_that_goes_nowhere_runs_and_is_pointed_out(self, capsys: pytest.CaptureFixture[str]) -> None:
-        e, seen = env(), []
+        e = env()
+        seen: list[int | None] = []
         e.from_collection([1]).map(seen.append)
         e.submit()
         assert seen == [1]

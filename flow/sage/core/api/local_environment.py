@@ -6,7 +6,7 @@ import sys
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 from sage.common.errors import PipelineError
 from sage.core.api.config import parse_config
 from sage.core.api.datastream import DataStream, DataStreamSink
+from sage.core.api.function.base_function import StopSignal
 from sage.core.api.function.functions import BatchFunction, SourceFunction
 from sage.core.api.function.service_calls import ServiceCalls
 from sage.core.api.job_handle import JobHandle
@@ -86,7 +87,11 @@ class LocalEnvironment:
     def from_source(self, source: Iterable[R], *, name: str | None = ..., parallelism: int = ...) -> DataStream[R]: ...
     @overload
     def from_source(
-        self, source: Callable[[], Iterable[R] | R], *, name: str | None = ..., parallelism: int = ...
+        self, source: Callable[[], Iterator[R]], *, name: str | None = ..., parallelism: int = ...
+    ) -> DataStream[R]: ...
+    @overload
+    def from_source(
+        self, source: Callable[[], R | StopSignal | type[StopSignal]], *, name: str | None = ..., parallelism: int = ...
     ) -> DataStream[R]: ...
     def from_source(self, source: Any, *, name: str | None = None, parallelism: int = 1) -> DataStream[Any]:
         """A stream of a SourceFunction (class or instance), a generator, or a function called for each record.

@@ -285,7 +285,9 @@ def _matrix(vectors: npt.ArrayLike) -> Vectors:
 def _best(scores: Vectors, count: int) -> npt.NDArray[np.intp]:
     """The rows of the `count` highest scores, best first; equal scores in the order of the rows."""
     if count < len(scores):
-        rows = np.sort(np.argpartition(scores, len(scores) - count)[len(scores) - count :])
+        least = np.partition(scores, len(scores) - count)[len(scores) - count]
+        above = np.flatnonzero(scores > least)
+        rows = np.sort(np.concatenate([above, np.flatnonzero(scores == least)[: count - len(above)]]))
     else:
         rows = np.arange(len(scores))
     order: npt.NDArray[np.intp] = rows[np.argsort(-scores[rows], kind="stable")]

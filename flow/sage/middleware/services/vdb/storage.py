@@ -77,7 +77,7 @@ def load(folder: Path) -> Snapshot:
         if manifest["version"] != VERSION:
             raise ServiceError(f"{folder} was saved by another version", cause=f"format {manifest['version']!r}")
         name = Path(str(manifest["vectors"])).name
-        with np.load(folder / name, allow_pickle=False) as archive:
+        with open(folder / name, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             vectors = np.asarray(archive["vectors"], np.float32)
         found = Snapshot(manifest["dim"], manifest["metric"], manifest["ids"], manifest["metadata"], vectors)
         if not len(found.ids) == len(found.metadata) == len(vectors) or vectors.ndim != 2:

@@ -1,0 +1,5 @@
+"""Clients of remote services, made to stand in a pipeline: `stream.map(ModelService(...).embedding)` (SPEC S3)."""
+
+from sage.middleware.service.model_service import ModelService
+
+__all__ = ["ModelService"]
