@@ -56,6 +56,30 @@ def _up(count: int, step: int) -> int:
     return -(-count // step) * step
 
 
+def even_groups(rows: list[Encoded], count: int) -> list[list[Encoded]]:
+    """Cut rows sorted by length into ``count`` runs whose padded sizes are about equal; needs as many rows."""
+    low, high = 1, _up(len(rows[-1][0]), 32) * len(rows)
+    while low < high:
+        cap = (low + high) // 2
+        low, high = (low, cap) if len(_runs(rows, cap)) <= count else (cap + 1, high)
+    runs = _runs(rows, low)
+    while len(runs) < count:
+        longest = max(runs, key=len)
+        at = runs.index(longest)
+        runs[at : at + 1] = [longest[: len(longest) // 2], longest[len(longest) // 2 :]]
+    return runs
+
+
+def _runs(rows: list[Encoded], cap: int) -> list[list[Encoded]]:
+    """Consecutive rows, each run of at most ``cap`` padded tokens (or of one row)."""
+    runs: list[list[Encoded]] = [[]]
+    for row in rows:
+        if runs[-1] and (len(runs[-1]) + 1) * _up(len(row[0]), 32) > cap:
+            runs.append([])
+        runs[-1].append(row)
+    return runs
+
+
 def pool(tokenizer: Tokenizer, mix: Mix, seed: tuple[int, ...], index: int, budget: int, longest: int) -> list[Batch]:
     """``POOL_STEPS`` micro-batches of about ``budget`` tokens each, in random order."""
     rng = stream_seed(*seed, index)
@@ -67,12 +91,7 @@ def pool(tokenizer: Tokenizer, mix: Mix, seed: tuple[int, ...], index: int, budg
         rows += [row for row in new if len(row[0]) <= longest]
         total = sum(len(ids) for ids, _ in rows)
     rows.sort(key=lambda row: len(row[0]))
-    groups: list[list[Encoded]] = [[] for _ in range(POOL_STEPS)]
-    seen = 0
-    for row in rows:
-        groups[min(POOL_STEPS - 1, seen * POOL_STEPS // total)].append(row)
-        seen += len(row[0])
-    batches = [collate(group) for group in groups if group]
+    batches = [collate(group) for group in even_groups(rows, POOL_STEPS)]
     rng.shuffle(batches)
     return batches
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
-from training.batches import IGNORED, collate
+from training.batches import IGNORED, collate, even_groups
 from training.example import Example, Turn, dialogue
 from training.tokenizer import BOS_ID, END_ID, PAD_ID, ROLE_IDS, encode_examples
 
@@ -53,3 +53,13 @@ def test_a_batch_asks_for_the_next_token_and_ignores_padding(tokenizer: Tokenize
             if target != IGNORED]  # fmt: skip
     assert len(real) == sum(sum(asked) for _, asked in rows)
     assert all(flat[place + 1] == target != PAD_ID for place, target in real)
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_even_groups_lose_no_row_and_waste_little(count: int) -> None:
+    rows = [([1] * length, [False] * length) for length in range(20, 400, 4)]
+    groups = even_groups(rows, count)
+    assert len(groups) == count
+    assert [row for group in groups for row in group] == rows
+    padded = [len(group) * len(group[-1][0]) for group in groups]
+    assert max(padded) < 1.5 * sum(padded) / count
