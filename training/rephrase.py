@@ -18,8 +18,8 @@ GOALS = (
     "Is it possible to {g}? How?",
 )  # fmt: skip
 NEEDS = (
-    ("My [script|program|colleague|boss|editor|config file|admin|tool|teacher] [needs|asks for|wants|wants to know] {t}."
-     " [What is it?|Can you help?||What do I say?]"),
+    ("My [script|program|colleague|boss|editor|config file|admin|tool|teacher] "
+     "[needs|asks for|wants|wants to know] {t}. [What is it?|Can you help?||What do I say?]"),
     "I [must|have to|should] [fill in|enter|write down|know|look up] {t}. [What is it?|Please help.||What do I put?]",
     "[A friend|A user|Somebody] asked me about {t}.", "[Yesterday|Once] I knew {t}. Now I forgot. What is it?",
     "In a [form|test|quiz|manual] I am asked for {t}.", "I read about {t}. What is it?", "{T} is what I need.",
