@@ -87,7 +87,7 @@ def run_file(
         report.error = error
         return report
     with session.use(running):
-        report.error = _run(file, code, argv, running)
+        report.error = _without_reader(_run(file, code, argv, running))
         _warn_of_unsubmitted(running, report.error)
         for environment in running.environments:
             with suppress(SageError):
@@ -148,6 +148,17 @@ def _run(file: Path, code: CodeType, argv: Sequence[str], running: session.Sessi
         _stop(running.jobs)
         return _script_failed(file, error)
     return next((job.error for job in running.jobs if job.error is not None), None)
+
+
+def _without_reader(error: BaseException | None) -> BaseException | None:
+    """Nobody reads our stdout any more (`| head`): end without a word, and let Python's own last flush find no pipe."""
+    if error is None or not isinstance(error.__cause__, BrokenPipeError):
+        return error
+    with suppress(OSError, ValueError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
+    return SystemExit(1)
 
 
 def _stop(jobs: list[LocalJob]) -> None:

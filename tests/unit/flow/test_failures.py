@@ -222,6 +222,26 @@ def test_an_error_of_sage_stays_the_cause() -> None:
     assert isinstance(failure(env).__cause__, NotRunningError)
 
 
+@pytest.mark.parametrize("where", ["source", "map", "open"])
+def test_exit_inside_a_pipeline_fails_the_job(where: str) -> None:
+    """It neither hangs the job nor ends the program."""
+
+    def leave(*_: Any) -> Any:
+        raise SystemExit(3)
+
+    class Opens(MapFunction[int, int]):
+        def open(self, context: FunctionContext) -> None:
+            leave()
+
+        def execute(self, value: int) -> int:
+            return value
+
+    env = LocalEnvironment("test", {"parallelism": 2})
+    stream = env.from_source(leave) if where == "source" else env.from_collection([1, 2])
+    stream.map(Opens if where == "open" else leave).print()
+    assert "exit(3)" in failure(env).cause
+
+
 def test_a_record_that_cannot_be_shown() -> None:
     class Shy:
         def __repr__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -193,6 +194,21 @@ class TestErrors:
         assert report.exit_code == 0
         assert any("never ran" in warning for warning in report.warnings)
         assert "env.submit()" in capsys.readouterr().err
+
+    def test_stdout_that_nobody_reads(self, tmp_path: pathlib.Path) -> None:
+        """`sage run local pipeline.py | head -1` ends without a word."""
+        script = tmp_path / "pipeline.py"
+        script.write_text(HELLO.replace("range(10)", "range(1_000_000)"))
+        code = "import sys; from sage.core.runner import run_file; sys.exit(run_file(sys.argv[1]).exit_code)"
+        with subprocess.Popen(
+            [sys.executable, "-c", code, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.readline() == "6\n"
+            process.stdout.close()
+            assert process.stderr.read() == ""
+            assert process.wait(30) == 1
 
     def test_a_home_that_cannot_be_written(self, run: Run, tmp_path: pathlib.Path, caplog: Any) -> None:
         """The pipeline runs; that it is not recorded is said once."""

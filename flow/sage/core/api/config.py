@@ -7,7 +7,6 @@ checked too, and a warning says that they have no effect yet.
 from __future__ import annotations
 
 import difflib
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +14,10 @@ from typing import Any
 from sage.common.errors import ConfigError
 from sage.core.api.units import parse_duration, parse_size
 from sage.core.graph.origin import Origin
+from sage.core.runtime import session
 from sage.core.runtime.settings import RuntimeSettings
 
 __all__ = ["parse_config"]
-
-log = logging.getLogger("sage.core")
 
 
 @dataclass(slots=True, frozen=True)
@@ -119,7 +117,7 @@ def parse_config(config: Mapping[str, Any] | None, origin: Origin) -> RuntimeSet
             values[key.setting] = parsed
     if idle:
         noun = "keys" if len(idle) > 1 else "key"
-        log.warning("configuration %s without effect yet in this version: %s (%s)", noun, ", ".join(idle), origin)
+        session.warn(f"configuration {noun} without effect yet in this version: {', '.join(idle)} ({origin})")
     return RuntimeSettings(**values)
 
 

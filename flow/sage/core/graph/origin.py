@@ -12,6 +12,7 @@ __all__ = ["Origin", "describe", "is_ours", "raised_at"]
 
 _SAGE = str(Path(__file__).parents[2])
 _OURS = tuple(f"{_SAGE}{os.sep}{part}{os.sep}" for part in ("core", "middleware", "utils"))
+_STDLIB = str(Path(os.__file__).parent)
 GENERATED = "<sage chain"
 
 
@@ -67,7 +68,7 @@ def describe(target: object) -> str:
 
 
 def _is_library(file: str) -> bool:
-    return "site-packages" in file or file.startswith((sys.base_prefix, "<frozen"))
+    return "site-packages" in file or file.startswith((_STDLIB, "<frozen"))
 
 
 def _short(file: str) -> str:

@@ -17,6 +17,8 @@ def operator_failed(
     where = raised_at(error.__traceback__) or origin
     text = str(error)
     cause = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if isinstance(error, SystemExit):
+        cause = f"it called exit({error.code!r}), which ends no program from inside a pipeline"
     at = f" in {phase}()" if phase else f" at record {_shown(record)}"
     hint = f"look at {where}" if where == origin else f"look at {where}; the operator was added at {origin}"
     return PipelineError(

@@ -93,7 +93,7 @@ class Output:
         def split(records: Batch) -> list[Batch]:
             try:
                 return partitioner.split(records)
-            except Exception as error:
+            except BaseException as error:
                 raise KeySelectionFailed(key) from error
 
         return split

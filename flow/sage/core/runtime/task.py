@@ -82,7 +82,7 @@ class Task:
             self._work()
         except JobAborted:
             failed = None
-        except Exception as error:  # a user's function may raise anything
+        except BaseException as error:  # a user's function may raise anything, SystemExit too
             failed = self._explained(error)
         finally:
             self.input.close()
@@ -95,7 +95,7 @@ class Task:
             function.instance._context = function.context
             try:
                 function.instance.open(function.context)
-            except Exception as error:
+            except BaseException as error:
                 raise self._in_phase(function, error, "open") from error
 
     def _work(self) -> None:
@@ -116,7 +116,7 @@ class Task:
             return self.input.take(self._slice, timeout)
         except JobAborted:
             raise
-        except Exception as error:
+        except BaseException as error:
             node = self.plan.head.node
             self.chain.operators[0].errors += 1
             raise operator_failed(node.name, error, node.origin, phase="reading the source") from error
@@ -161,7 +161,7 @@ class Task:
         for sink in self._sinks:
             try:
                 sink.instance.flush()
-            except Exception as error:
+            except BaseException as error:
                 raise self._in_phase(sink.function, error, "flush") from error
         self._flushed_at = time.monotonic()
         self._unflushed = False
@@ -171,17 +171,17 @@ class Task:
         for function in self._opened:
             try:
                 function.instance.close()
-            except Exception as error:
+            except BaseException as error:
                 failed = failed or self._in_phase(function, error, "close")
         return failed
 
-    def _in_phase(self, function: OpenFunction, error: Exception, phase: str) -> PipelineError:
+    def _in_phase(self, function: OpenFunction, error: BaseException, phase: str) -> PipelineError:
         operator = next(o for o in self.plan.head.walk() if o.node.name == function.context.operator)
         failed = operator_failed(operator.node.name, error, operator.node.origin, phase=phase)
         failed.__cause__ = error
         return failed
 
-    def _explained(self, error: Exception) -> PipelineError:
+    def _explained(self, error: BaseException) -> PipelineError:
         """The error with the operator's name and the user's line."""
         if isinstance(error, KeySelectionFailed):
             cause = error.__cause__ or error
@@ -199,7 +199,7 @@ class Task:
         return explained
 
 
-def _unexplained(name: str, error: Exception) -> PipelineError:
+def _unexplained(name: str, error: BaseException) -> PipelineError:
     failed = PipelineError(f"Task {name!r} failed", cause=f"{type(error).__name__}: {error}")
     failed.__cause__ = error
     return failed
