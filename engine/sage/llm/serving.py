@@ -61,6 +61,7 @@ def serve(app: ASGIApp, sock: socket.socket) -> None:
         access_log=False,
         server_header=False,
         date_header=False,
+        proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         backlog=_BACKLOG,

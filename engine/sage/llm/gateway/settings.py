@@ -19,7 +19,7 @@ class GatewaySettings:
     home: SageHome | None = None
     engines: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
-    wait_seconds: float = 10.0
+    wait_seconds: float = 30.0
     max_running: int = 64
     max_waiting: int = 256
     body_bytes: int = 8 * 1024 * 1024
