@@ -27,6 +27,7 @@ from sagellm_core.engine_core.scheduler import SchedulerConfig
 from sagellm_core.errors import EngineError, invalid, not_implemented
 from sagellm_core.models.bundle import ModelBundle, open_bundle
 from sagellm_core.request_state import RequestState
+from sagellm_core.text.chat_template import FALLBACK_STOP
 from sagellm_core.text.output import OutputText
 from sagellm_protocol.errors import ErrorCode
 from sagellm_protocol.messages import Request, Response, StreamEvent
@@ -177,14 +178,14 @@ class LLMEngine:
         core, bundle = self._running()
         self._refuse_surplus(request)
         params = resolve_sampling(request.sampling_params, request.max_tokens, self.config, bundle.generation)
+        if request.messages is not None and bundle.template.is_fallback:
+            params = params.model_copy(update={"stop": [*params.stop, FALLBACK_STOP]})
         queued_at = monotonic()
         prompt = await self._encode(request, bundle)
         self._refuse_surplus(request)
         reason = core.scheduler.refusal(len(prompt), request.kv_budget_tokens)
         if reason is not None:
             raise invalid(reason, "messages" if request.messages is not None else "prompt")
-        state = RequestState(request, prompt, params, queued_at, self.config.engine_id)
-        self._requests[request.request_id] = state
         core.submit(
             Submission(
                 request.request_id,
@@ -197,6 +198,8 @@ class LLMEngine:
                 deadline=None if request.deadline_ms is None else queued_at + request.deadline_ms / 1000,
             )
         )
+        state = RequestState(request, prompt, params, queued_at, self.config.engine_id)
+        self._requests[request.request_id] = state
         return state
 
     def _refuse_surplus(self, request: Request) -> None:

@@ -25,6 +25,7 @@ from sagellm_protocol.sampling import SamplingParams
 
 _LOG = logging.getLogger("sagellm_core")
 _FATAL_FAILURES = 3
+_STOPPED = "the engine stopped"
 
 
 @dataclass(slots=True, frozen=True)
@@ -112,6 +113,8 @@ class EngineCore:
         self._prefix_cache = prefix_cache
         self._clock = clock
         self._commands: SimpleQueue[_Command] = SimpleQueue()
+        self._closed = False
+        self._door = threading.Lock()
         self._deadlines: dict[str, float] = {}
         self._begun: dict[str, float] = {}
         self._texts: dict[str, OutputText] = {}
@@ -124,7 +127,14 @@ class EngineCore:
     # -- from any thread ----------------------------------------------------------------------------------------
 
     def submit(self, submission: Submission) -> None:
-        self._commands.put(submission)
+        """Hand in a request; its updates come through `deliver`, the last one with a finish reason, whatever happens.
+
+        Raises EngineError (unavailable) when the loop has ended.
+        """
+        with self._door:
+            if self._closed:
+                raise EngineError(ErrorCode.UNAVAILABLE, _STOPPED)
+            self._commands.put(submission)
 
     def cancel(self, seq_id: str) -> None:
         """End a sequence at the next step border; unknown ids are passed over."""
@@ -184,17 +194,19 @@ class EngineCore:
     def turn(self, *, block: bool = False) -> None:
         """Take in what waits in the queue, then do one step. With `block`, wait for work when there is none."""
         updates: list[Update] = []
-        self._take_commands(updates, block=block and not self.scheduler.has_work)
-        if self._stopping:
-            return
-        if self._deadlines:
-            self._expire(updates)
-        plan = self.scheduler.schedule()
-        if plan is not None:
-            self._step(plan, updates)
-        self._count()
-        if updates:
-            self._deliver(updates)
+        try:
+            self._take_commands(updates, block=block and not self.scheduler.has_work)
+            if self._stopping:
+                return
+            if self._deadlines:
+                self._expire(updates)
+            plan = self.scheduler.schedule()
+            if plan is not None:
+                self._step(plan, updates)
+            self._count()
+        finally:
+            if updates:
+                self._deliver(updates)
 
     def _take_commands(self, updates: list[Update], *, block: bool) -> None:
         while True:
@@ -302,14 +314,16 @@ class EngineCore:
         self._texts.pop(seq_id, None)
 
     def _end_all(self) -> None:
-        """The engine stops: everything that still runs is told so."""
+        """The engine stops: everything that still runs or waits in the queue is told so, and nothing more comes in."""
+        with self._door:
+            self._closed = True
         updates: list[Update] = []
         for seq_id in [item.seq_id for item in self.scheduler.running + self.scheduler.waiting]:
-            self._end(seq_id, "error", ErrorCode.UNAVAILABLE, "the engine stopped", updates)
+            self._end(seq_id, "error", ErrorCode.UNAVAILABLE, _STOPPED, updates)
         while not self._commands.empty():
             command = self._commands.get()
             if isinstance(command, Submission):
-                stopped = Error(code=ErrorCode.UNAVAILABLE, message="the engine stopped", retryable=True)
+                stopped = Error(code=ErrorCode.UNAVAILABLE, message=_STOPPED, retryable=True)
                 updates.append(Update(command.seq_id, self._clock(), finish_reason="error", error=stopped))
         if updates:
             self._deliver(updates)

@@ -241,10 +241,15 @@ class Scheduler:
         positions: list[int] = []
         slots: list[int] = []
         for sequence, count in self._scheduled:
-            first, last = sequence.num_computed, sequence.num_computed + count
+            first, table = sequence.num_computed, sequence.blocks
+            if count == 1:  # most of a busy engine's rows: no slices, no ranges
+                token_ids.append(sequence.tokens[first])
+                positions.append(first)
+                slots.append(table[first // size] * size + first % size)
+                continue
+            last = first + count
             token_ids += sequence.tokens[first:last]
             positions += range(first, last)
-            table = sequence.blocks
             slots += [table[at // size] * size + at % size for at in range(first, last)]
         self._step += 1
         output = SchedulerOutput(

@@ -23,8 +23,14 @@ FALLBACK = (
 )
 
 
+FALLBACK_STOP = "\nUser:"
+
+
 class ChatTemplate:
-    """Renders conversations for one model."""
+    """Renders conversations for one model.
+
+    Without a template of the model's own, `is_fallback` is true and `FALLBACK_STOP` marks where an answer ends.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.is_fallback = tokenizer.chat_template is None

@@ -6,12 +6,28 @@ from pathlib import Path
 
 from sagellm_core.backends import BackendConfig, create_backend
 from sagellm_core.config import LLMEngineConfig
-from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
+from sagellm_core.engine_core.plan import BatchType, NewSequence, SchedulerOutput, StepOutput
 from sagellm_core.executor.base import WorkerInfo
 from sagellm_core.models.config import ModelConfig
 from sagellm_core.models.llama import load_llama
 from sagellm_core.models.weights import WeightReader
 from sagellm_core.worker.model_runner import ModelRunner
+from sagellm_protocol.sampling import SamplingParams
+
+# One token into slot 0: the libraries under torch set themselves up now, not in the first user's request.
+_WARM_UP = SchedulerOutput(
+    step=0,
+    batch_type=BatchType.PREFILL,
+    seq_ids=["warm-up"],
+    token_ids=[0],
+    positions=[0],
+    slot_mapping=[0],
+    query_lens=[1],
+    context_lens=[1],
+    block_tables=[[0]],
+    samples=[True],
+    new=[NewSequence("warm-up", [0], SamplingParams())],
+)
 
 
 class Worker:
@@ -35,6 +51,7 @@ class Worker:
         per_token = model.kv_bytes_per_token(dtype.itemsize)
         num_blocks = config.kv_cache_num_blocks or self._default_blocks(backend.kv_budget_bytes(), per_token)
         self._runner = ModelRunner(network, backend, num_blocks, config.kv_cache_block_size)
+        self._runner.run(_WARM_UP)
         return WorkerInfo(
             num_blocks=num_blocks,
             token_budget=max(backend.token_budget, config.max_batch_size),

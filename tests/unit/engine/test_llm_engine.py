@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
 
 from sagellm_core import EngineError, EngineFactory, LLMEngine, LLMEngineConfig, ModelLoadError
+from sagellm_core.engine_core import Scheduler
 from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
 from sagellm_core.executor.in_process import InProcessExecutor
 from sagellm_core.text import Tokenizer
@@ -265,6 +268,36 @@ async def test_stop_ends_what_runs_and_start_works_again(tiny_llama: Path) -> No
     await engine.stop()
 
 
+async def test_nobody_waits_for_an_engine_that_stopped(tiny_llama: Path) -> None:
+    """Stop right after submitting, cancelling and encoding: every stream still ends."""
+    engine = LLMEngine(LLMEngineConfig(model_path=str(tiny_llama)))
+    await engine.start()
+    submitted, cancelled = engine.stream("a", sampling_params=ENDLESS), engine.stream("b", request_id="b")
+    await anext(submitted)
+    await anext(cancelled)
+    engine.cancel("b")
+    encoding = asyncio.create_task(engine.generate("long " * 2000 * 5))
+    await asyncio.sleep(0)
+    await engine.stop()
+    async with asyncio.timeout(10):
+        assert [event async for event in submitted][-1].finish_reason in ("error", "length")
+        assert [event async for event in cancelled][-1].finish_reason in ("cancelled", "error", "length", "stop")
+        with pytest.raises(EngineError):
+            await encoding
+
+
+async def test_a_fault_of_the_loop_itself_ends_every_request(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(tiny_llama) as engine:
+        stream = engine.stream("a", sampling_params=ENDLESS)
+        await anext(stream)
+        monkeypatch.setattr(Scheduler, "schedule", lambda self: 1 / 0)
+        async with asyncio.timeout(10):
+            last = [event async for event in stream][-1]
+        assert last.error is not None
+        assert last.error.code is ErrorCode.UNAVAILABLE
+        assert not await engine.health_check()
+
+
 async def test_the_event_loop_is_free_while_the_model_computes(tiny_llama: Path) -> None:
     async with running(tiny_llama, max_batch_size=8) as engine:
         work = [asyncio.create_task(engine.generate(f"w{i}", sampling_params=ENDLESS)) for i in range(8)]
@@ -275,6 +308,56 @@ async def test_the_event_loop_is_free_while_the_model_computes(tiny_llama: Path)
             await asyncio.sleep(0)
         await asyncio.gather(*work)
     assert checks > 100
+
+
+@pytest.mark.slow
+async def test_random_load_with_random_cancels_leaves_nothing_behind(tiny_llama: Path) -> None:
+    """A starved cache, more requests than fit, half of them left at a random moment."""
+    draw = random.Random(5)
+    answers: list[str | None] = []
+
+    async def request(engine: LLMEngine, index: int) -> None:
+        patience = draw.choice([1000, draw.randint(0, 30)])
+        params = SamplingParams(max_tokens=draw.randint(1, 60), temperature=draw.choice([0.0, 1.0]), ignore_eos=True)
+        prompt = [draw.randrange(5, 300) for _ in range(draw.randint(1, 60))]
+        seen = 0
+        stream = engine.stream(prompt, sampling_params=params, request_id=str(index))
+        try:
+            async for event in stream:
+                seen += 1
+                if event.event == "end":
+                    answers.append(event.finish_reason)
+                    assert len(event.output_tokens) == params.max_tokens
+                elif seen > patience:
+                    answers.append(None)
+                    break
+        finally:
+            await stream.aclose()
+
+    async with running(
+        tiny_llama, max_batch_size=6, kv_cache_num_blocks=20, kv_cache_block_size=8, max_num_batched_tokens=24
+    ) as engine:
+        async with asyncio.TaskGroup() as group:
+            for index in range(60):
+                group.create_task(request(engine, index))
+                await asyncio.sleep(0)
+        await idle(engine)
+        metrics = engine.get_metrics()
+    assert len(answers) == 60
+    assert set(answers) == {None, "length"}
+    assert metrics["preemptions_total"] > 0
+    assert metrics["requests_waiting"] == 0
+    assert metrics["step_failures_total"] == 0
+
+
+async def test_a_model_without_a_template_stops_where_the_user_would_speak(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = copytree(tiny_llama, tmp_path / "model")
+    (folder / "tokenizer_config.json").write_text("{}")
+    async with running(folder) as engine:
+        stream = engine.stream(Request(messages=[Message(role="user", content="Hi")], max_tokens=2))
+        await anext(stream)
+        assert [state.params.stop for state in engine._requests.values()] == [["\nUser:"]]
+        await stream.aclose()
 
 
 async def test_info_and_metrics(tiny_llama: Path) -> None:
