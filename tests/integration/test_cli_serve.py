@@ -47,16 +47,19 @@ def read_until(stream: Any, words: str) -> str:
 @pytest.mark.slow
 @pytest.mark.spec("X6", "X11", "P2")
 def test_the_life_of_a_stack(sage: Any, free_port: Callable[[], int]) -> None:
-    """Serve on chosen ports, serve again, ask for something else, read logs, restart one, stop one, bring it back."""
+    """Serve on chosen ports, twice at once; ask for something else, read logs, restart one, stop one, bring it back."""
     ports = {"gateway": free_port(), "engine": free_port(), "embedding": free_port()}
     chosen = ["--gateway-port", ports["gateway"], "--port", ports["engine"], "--embedding-port", ports["embedding"]]
-    served = sage("llm", "serve", "--json", *map(str, chosen))
-    told = json.loads(served.stdout)
+    first = start(sage, "llm", "serve", "--json", *map(str, chosen))
+    read_until(first.stderr, "engine     starting")
+    again = sage("llm", "serve")
+    out, err = first.communicate(timeout=60)
+    told = json.loads(out)
     assert told["ready"] is True
     assert {row["name"]: row["port"] for row in told["daemons"]} == ports
-    assert "Ready in" in served.stderr
+    assert "Ready in" in err
 
-    again = sage("llm", "serve")
+    assert "waiting for it" in again.stderr
     assert "Already running." in again.stderr
     assert f"http://127.0.0.1:{ports['gateway']}/v1" in again.stdout
     assert "demonstration" in again.stderr
@@ -154,7 +157,7 @@ def test_a_model_that_cannot_be_loaded_is_told_and_nothing_is_left(sage: Any) ->
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_while_starting_leaves_nothing(number: signal.Signals, sage: Any) -> None:
     child = start(sage, "llm", "serve")
-    read_until(child.stderr, "engine")
+    read_until(child.stderr, "engine     starting")
     os.killpg(child.pid, number)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130
@@ -162,6 +165,18 @@ def test_interrupted_while_starting_leaves_nothing(number: signal.Signals, sage:
     assert "Traceback" not in err
     assert sage.processes() == []
     assert sage("llm", "status", check=False).returncode == 3
+
+
+@pytest.mark.slow
+@pytest.mark.spec("X6")
+def test_stopped_by_somebody_else_while_starting(sage: Any) -> None:
+    child = start(sage, "llm", "serve", "--no-embedding")
+    read_until(child.stderr, "gateway    starting")
+    assert "Stopped engine, gateway." in sage("llm", "stop").stderr
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert "stopped while they started" in err
+    assert sage.processes() == []
 
 
 @pytest.mark.slow
@@ -218,7 +233,7 @@ def test_followed_logs_bring_new_lines_until_ctrl_c(sage: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.spec("X6", "X11")
-@pytest.mark.parametrize("delay", [0.2, 0.35, 0.5, 0.7])
+@pytest.mark.parametrize("delay", [0.2, 0.3, 0.4, 0.5, 0.7])
 def test_interrupted_at_any_moment_leaves_nothing(delay: float, sage: Any) -> None:
     """While Python starts, while the supervisor starts, while the services do; -2: before there was a handler."""
     child = start(sage, "llm", "serve", "--no-embedding")

@@ -68,6 +68,8 @@ def _all_ready(home: SageHome, specs: list[DaemonSpec]) -> StackStatus:
         coming = [d for d in stack.daemons if d.state != "ready" and (d.name in ours or d.state != "stopped")]
         if not coming and ours <= {daemon.name for daemon in stack.daemons}:
             return stack
+        if not stack.supervisor_alive:
+            raise DaemonError("The services were stopped while they started", hint="sage llm serve")
         failed = [daemon for daemon in coming if daemon.state in _HOPELESS]
         if failed or time.monotonic() > deadline:
             worst = (failed or coming)[0]
@@ -107,6 +109,9 @@ def _interrupt_later() -> Iterator[None]:
     held = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except SageError:
+        if not asked:  # else the signal has reached the half-started one too: that is why it failed
+            raise
     finally:
         for number, handler in held.items():
             signal.signal(number, handler)

@@ -12,6 +12,7 @@ from sage.cli.stack.compare import differences
 from sage.cli.stack.events import EventLines
 from sage.cli.stack.models import BUILTIN
 from sage.cli.stack.plan import StackRequest, make_plan
+from sage.cli.stack.turn import our_turn
 from sage.common.config.ports import LOOPBACK
 from sage.common.errors import ConfigError
 from sage.common.home import SageHome
@@ -43,8 +44,8 @@ def serve(
     """
     request = StackRequest(model, embedding_model, port, embedding_port, gateway_port, no_embedding, host)
     home = SageHome.find().ensure()
-    before = read_status(home)
-    stack = _bring_up(request, home, before)
+    with our_turn(home):
+        stack = _bring_up(request, home)
     _show(stack, home, as_json=json)
     if foreground:
         from sage.cli.stack.foreground import stay
@@ -52,7 +53,8 @@ def serve(
         stay(home)
 
 
-def _bring_up(request: StackRequest, home: SageHome, before: StackStatus) -> StackStatus:
+def _bring_up(request: StackRequest, home: SageHome) -> StackStatus:
+    before = read_status(home)
     other = differences(request, before)
     if other:
         raise ConfigError(

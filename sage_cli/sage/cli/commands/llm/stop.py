@@ -23,11 +23,12 @@ def stop(
     from sage.cli.stack.names import check_names
 
     check_names(list(names or []), before, "sage llm stop")
-    running = [daemon for daemon in before.daemons if daemon.running and (not names or daemon.name in names)]
     from sage.supervisor import SupervisorClient
 
-    SupervisorClient(home).stop(list(names) if names else None)
+    earlier = {daemon.name: daemon.state for daemon in before.daemons}
+    answered = SupervisorClient(home).stop(list(names) if names else None)
+    stopped = [daemon.name for daemon in answered if earlier.get(daemon.name) != "stopped"]
     if json:
-        emit_json({"stopped": [daemon.name for daemon in running]})
+        emit_json({"stopped": stopped})
     else:
-        say(f"Stopped {', '.join(daemon.name for daemon in running)}." if running else "Nothing was running.")
+        say(f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running.")
