@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sage.common.errors import SageError
 from sage.llm import client_wire as wire
+from sage.llm.client_retries import Attempts
 
 if TYPE_CHECKING:
     import httpx
@@ -253,40 +254,47 @@ class UnifiedInferenceClient:
 
     @contextmanager
     def _send(self, path: str, payload: dict[str, Any]) -> Iterator[httpx.Response]:
-        """Give an answer whose body is still to be read; refusals are tried again where that is safe, or raised."""
+        """Give an answer whose body is still to be read.
+
+        Refusals and failures are tried again where that is safe and likely to help, or raised.
+        """
         import httpx
 
-        client, attempt = self._client(), 0
-        try:
-            while True:
+        client, attempts, begun = self._client(), Attempts(self.base_url), False
+        while True:
+            try:
                 with client.stream("POST", self.base_url + path, json=payload) as response:
                     if response.status_code < 400:
+                        begun = True
                         yield response
                         return
-                    pause = wire.pause_after(response, attempt, response.read())
+                    pause = attempts.after_refusal(response, response.read())
                     if pause is None:
                         raise wire.error_of(response)
-                time.sleep(pause)
-                attempt += 1
-        except httpx.TransportError as error:
-            raise wire.transport_error(error, self.base_url, self.timeout) from error
+            except httpx.TransportError as error:
+                pause = None if begun else attempts.after_failure(error)
+                if pause is None:
+                    raise wire.transport_error(error, self.base_url, self.timeout) from error
+            time.sleep(pause)
 
     @asynccontextmanager
     async def _asend(self, path: str, payload: dict[str, Any]) -> AsyncIterator[httpx.Response]:
         """Do what `_send` does."""
         import httpx
 
-        client, attempt = self._aclient(), 0
-        try:
-            while True:
+        client, attempts, begun = self._aclient(), Attempts(self.base_url), False
+        while True:
+            try:
                 async with client.stream("POST", self.base_url + path, json=payload) as response:
                     if response.status_code < 400:
+                        begun = True
                         yield response
                         return
-                    pause = wire.pause_after(response, attempt, await response.aread())
+                    pause = attempts.after_refusal(response, await response.aread())
                     if pause is None:
                         raise wire.error_of(response)
-                await asyncio.sleep(pause)
-                attempt += 1
-        except httpx.TransportError as error:
-            raise wire.transport_error(error, self.base_url, self.timeout) from error
+            except httpx.TransportError as error:
+                pause = None if begun else attempts.after_failure(error)
+                if pause is None:
+                    raise wire.transport_error(error, self.base_url, self.timeout) from error
+            await asyncio.sleep(pause)

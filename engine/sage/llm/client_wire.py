@@ -22,9 +22,7 @@ Messages = str | Sequence[Mapping[str, Any]]
 SERVE_HINT = "Start the stack:  sage llm serve"
 EMBED_TEXTS = 512  # texts of one embedding request
 EMBED_CHARACTERS = 1_000_000
-MAX_RETRIES = 2
-_LONGEST_PAUSE = 10.0
-_RETRIED = frozenset({429, 502, 503, 504})
+_TRY_LATER = frozenset({429, 502, 503, 504})
 
 
 def resolve_base_url(control_plane_url: str | None) -> str:
@@ -199,19 +197,8 @@ def _from_error(error: Mapping[str, Any], status: int, request_id: str) -> SageE
     if code == "model_not_found":
         return ModelError(message, hint="See the models that are served:  sage llm status", details=details)
     title = {429: "The gateway is busy", 0: "The answer broke off"}.get(status, f"The request was refused ({status})")
-    hint = "Try again in a moment" if status in _RETRIED else "sage llm logs" if status >= 500 or status == 0 else ""
+    hint = "Try again in a moment" if status in _TRY_LATER else "sage llm logs" if status >= 500 or status == 0 else ""
     return UpstreamError(title, cause=message, hint=hint, details=details)
-
-
-def pause_after(response: httpx.Response, attempt: int, body: bytes) -> float | None:
-    """Return how long to wait before a refused request is tried again; None where it should not be."""
-    if response.status_code not in _RETRIED or attempt >= MAX_RETRIES:
-        return None
-    if response.status_code == 503 and b'"engine_unavailable"' in body:
-        return None  # the gateway has waited already
-    given = response.headers.get("retry-after", "")
-    seconds = float(given) if given.replace(".", "", 1).isdigit() else 0.25 * 2**attempt
-    return seconds if seconds <= _LONGEST_PAUSE else None
 
 
 def transport_error(error: httpx.TransportError, base_url: str, timeout: float) -> SageError:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from sage.common.atomic import write_json
 from sage.common.errors import NotRunningError, UpstreamError
+from sage.common.process import ProcessIdentity
 from sage.llm import UnifiedInferenceClient
 
 Start = Callable[..., Awaitable[Any]]
@@ -113,6 +115,33 @@ async def test_a_stream_that_is_closed_stops_the_engine(eventually: Start, upstr
 
     await asyncio.to_thread(use)
     await eventually(lambda: engine.left, "the engine was told")
+
+
+@pytest.mark.spec("G1", "R1")
+async def test_a_gateway_that_its_supervisor_restarts_is_waited_for(
+    upstream: Start, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGE_HOME", str(tmp_path))
+    server = await upstream()
+
+    async def handle(exchange: Any) -> None:
+        await exchange.answer(200, {"choices": [{"message": {"content": "back"}}]})
+
+    server.on[CHAT] = handle
+    await server.stop()
+    me = ProcessIdentity.current()
+    supervisor = {"pid": me.pid, "start_ticks": me.start_ticks, "boot_id": me.boot_id}
+    daemon = {"kind": "gateway", "state": "backing-off", "url": server.url, "port": server.port}
+    (tmp_path / "llm").mkdir()
+    write_json(tmp_path / "llm" / "daemon.json", {"supervisor": supervisor, "daemons": {"gateway": daemon}})
+    async with client_for(server.url) as client:
+        first = asyncio.create_task(client.achat("x"))
+        second = asyncio.create_task(asyncio.to_thread(client.chat, "x"))
+        await asyncio.sleep(0.5)
+        assert not first.done()
+        assert not second.done()
+        await server.start()
+        assert await first == await second == "back"
 
 
 @pytest.mark.spec("G1")

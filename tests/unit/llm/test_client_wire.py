@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from sage.common.errors import ConfigError, ModelError, NotRunningError, SageError, UpstreamError
+from sage.common.process import ProcessIdentity
 from sage.llm import client_wire as wire
+from sage.llm.client_retries import MAX_REFUSALS, RETURN_SECONDS, Attempts
 
 httpx = pytest.importorskip("httpx")
 
@@ -116,18 +118,48 @@ def test_refusals_become_errors(status: int, body: object, kind: type[SageError]
 
 
 def test_which_refusals_are_tried_again() -> None:
-    def pause(status: int, attempt: int = 0, body: bytes = b"{}", after: str | None = None) -> float | None:
+    def pause(status: int, refusals: int = 0, body: bytes = b"{}", after: str | None = None) -> float | None:
         headers = {"retry-after": after} if after else {}
-        return wire.pause_after(httpx.Response(status, headers=headers, content=body), attempt, body)
+        attempts = Attempts("http://127.0.0.1:1/v1", refusals=refusals)
+        return attempts.after_refusal(httpx.Response(status, headers=headers, content=body), body)
 
     assert pause(429, after="3") == 3
     assert pause(429, after="3600") is None
     assert pause(503) == 0.25
     assert pause(503, 1) == 0.5
-    assert pause(503, wire.MAX_RETRIES) is None
+    assert pause(503, MAX_REFUSALS) is None
     assert pause(503, body=b'{"error": {"code":"engine_unavailable"}}') is None
     assert pause(400) is None
     assert pause(500) is None
+
+
+@pytest.mark.spec("R1")
+def test_only_a_supervised_gateway_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    monkeypatch.setenv("SAGE_HOME", str(tmp_path))
+    now = [0.0]
+    refused = httpx.ConnectError("refused")
+
+    def attempts(url: str = "http://localhost:8889/v1") -> Attempts:
+        return Attempts(url, clock=lambda: now[0])
+
+    assert attempts().after_failure(refused) is None, "no stack"
+    me = ProcessIdentity.current()
+    supervisor = {"pid": me.pid, "start_ticks": me.start_ticks, "boot_id": me.boot_id}
+    gateway = {"kind": "gateway", "state": "backing-off", "url": "http://127.0.0.1:8889", "port": 8889}
+    (tmp_path / "llm").mkdir()
+    file = tmp_path / "llm" / "daemon.json"
+    file.write_text(json.dumps({"supervisor": supervisor, "daemons": {"gateway": gateway}}))
+    waiting = attempts()
+    assert waiting.after_failure(refused) == 0.25
+    assert waiting.after_failure(httpx.RemoteProtocolError("gone")) == 0.25
+    assert waiting.after_failure(httpx.ReadTimeout("slow")) is None
+    assert attempts("http://127.0.0.1:9999/v1").after_failure(refused) is None, "another gateway"
+    now[0] = RETURN_SECONDS
+    assert waiting.after_failure(refused) is None, "not for ever"
+    file.write_text(json.dumps({"supervisor": supervisor, "daemons": {"gateway": gateway | {"state": "crash-loop"}}}))
+    assert attempts().after_failure(refused) is None, "given up"
+    file.write_text(json.dumps({"daemons": {"gateway": gateway}}))
+    assert attempts().after_failure(refused) is None, "no supervisor"
 
 
 def test_status_of_any_openai_compatible_server() -> None:
