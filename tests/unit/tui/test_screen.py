@@ -102,6 +102,20 @@ async def test_filtering_the_log(
         assert "9 lines" in screen_text(app)
 
 
+async def test_long_lines_are_cut_or_wrapped(
+    monitor: Monitor, busy: Snapshot, home: SageHome, screen_text: Text, eventually: Any
+) -> None:
+    (home.logs / "engine.log").write_text("2026-01-01T12:00:00.000Z INFO " + "words " * 20 + "end\n")
+    app = monitor(busy)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await eventually(pilot, lambda: app.monitor.lines_shown == 1)
+        await pilot.press("3")
+        await eventually(pilot, lambda: "│ 12:00:00.000Z INFO words" in screen_text(app))
+        assert "end" not in screen_text(app)
+        await pilot.press("w")
+        await eventually(pilot, lambda: "words end" in screen_text(app))
+
+
 async def test_half_a_regular_expression_is_searched_as_it_stands(
     monitor: Monitor, busy: Snapshot, home: SageHome, screen_text: Text, eventually: Any
 ) -> None:

@@ -9,7 +9,7 @@ from sage.tui.data.meter import Meter, group
 from sage.tui.data.model import DaemonView, Freshness
 from sage.tui.data.scrape import Answer, Scraper
 from sage.tui.data.system import HISTORY, ProcessUse
-from sage.tui.data.views import HISTORY_OF
+from sage.tui.data.views import TRACKED
 
 __all__ = ["Watch"]
 
@@ -28,7 +28,8 @@ class Watch:
         self._scraper = Scraper(record.url, timeout_s)
         self._use = ProcessUse(record.pid)
         self._cost: tuple[float | None, int | None] = (None, None)
-        self._past: dict[str, deque[float]] = {name: deque(maxlen=HISTORY) for name in HISTORY_OF.get(record.kind, ())}
+        self._kind = record.kind
+        self._past: dict[str, deque[float]] = {name: deque(maxlen=HISTORY) for name in TRACKED.get(record.kind, ())}
 
     def follow(self, record: DaemonStatus) -> None:
         """Take over the newest record."""
@@ -59,18 +60,8 @@ class Watch:
         """Append this moment to the recent past of the numbers that are drawn as lines."""
         live = self.answer.metrics is not None
         for name, values in self._past.items():
-            values.append(self._number(name) if live else 0.0)
-
-    def _number(self, name: str) -> float:
-        meter = self.meter
-        value = {
-            "tokens": lambda: meter.rate("sage_engine_generation_tokens_total"),
-            "kv": lambda: meter.value("sage_engine_kv_cache_usage_ratio"),
-            "rate": lambda: meter.rate("sage_gateway_requests_total"),
-            "latency": lambda: meter.quantiles("sage_gateway_request_seconds").p95,
-            "texts": lambda: meter.rate("sage_embedding_texts_total"),
-        }[name]()
-        return value or 0.0
+            number = TRACKED[self._kind][name](self.meter) if live else None
+            values.append(number or 0.0)
 
     @property
     def past(self) -> dict[str, tuple[float, ...]]:

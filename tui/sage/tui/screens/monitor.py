@@ -58,6 +58,7 @@ class MonitorScreen(Screen[None]):
         Binding("R", "restart", "Restart", id="daemon.restart"),
         Binding("slash", "search", "Filter log", key_display="/", id="logs.search"),
         Binding("f", "follow", "Follow log", show=False, id="logs.follow"),
+        Binding("w", "wrap", "Wrap log lines", show=False, id="logs.wrap"),
         Binding("right_square_bracket", "next_log(1)", "Next log", key_display="]", show=False, id="logs.next"),
         Binding("left_square_bracket", "next_log(-1)", "Previous log", key_display="[", show=False, id="logs.previous"),
         Binding("p", "pause", "Pause", id="pause"),
@@ -260,6 +261,10 @@ class MonitorScreen(Screen[None]):
     def action_follow(self) -> None:
         """Keep the newest log line in sight, or not."""
         self._logs.toggle_follow()
+
+    def action_wrap(self) -> None:
+        """Wrap long log lines, or not."""
+        self._logs.toggle_wrap()
 
     # Actions on daemons
 

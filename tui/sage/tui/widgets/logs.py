@@ -21,6 +21,8 @@ from sage.tui.widgets.table import colour
 __all__ = ["LogsPanel"]
 
 KEPT = 2000
+WIDE = 110
+_DATE = re.compile(r"^\d{4}-\d\d-\d\d[T ](?=\d\d:)")  # costs a narrow screen room and says little
 _LEVEL_COLOURS = {"error": "error", "warning": "warning", "debug": "muted", "info": ""}
 
 
@@ -41,6 +43,7 @@ class LogsPanel(Vertical):
         self._lines: deque[str] = deque(maxlen=KEPT)
         self._pattern: re.Pattern[str] | None = None
         self._problem = ""
+        self._width = 0
         self._names = Static(id="log-names")
         self._names.auto_links = False
         self._input = Input(
@@ -88,7 +91,8 @@ class LogsPanel(Vertical):
                 view.write(self._styled(text), scroll_end=self.follow)
 
     def _styled(self, text: str) -> Text:
-        styled = Text(text, style=colour(self.app, _LEVEL_COLOURS[level_of(text)]), no_wrap=True)
+        shown = text if self.size.width >= WIDE else _DATE.sub("", text, count=1)
+        styled = Text(shown, style=colour(self.app, _LEVEL_COLOURS[level_of(text)]))
         if self._pattern is not None:
             styled.highlight_regex(self._pattern, "reverse")
         return styled
@@ -109,7 +113,9 @@ class LogsPanel(Vertical):
             parts.append(dim(f"· {self._problem}"))
         self._names.update(line(*parts), layout=False)
         shown = len(self._lines) if self._pattern is None else sum(1 for t in self._lines if self._pattern.search(t))
-        matching = f"{shown} of {len(self._lines)} lines match" if self._pattern else f"{shown} line{'s' * (shown != 1)}"
+        matching = (
+            f"{shown} of {len(self._lines)} lines match" if self._pattern else f"{shown} line{'s' * (shown != 1)}"
+        )
         self.border_subtitle = matching if self.follow else f"{matching} · not following [f]"
 
     def action_search(self) -> None:
@@ -122,6 +128,17 @@ class LogsPanel(Vertical):
         self.remove_class("-filtering")
         self._input.value = ""
         self._view.focus()
+
+    def toggle_wrap(self) -> None:
+        """Wrap long lines, or cut them at the edge (the arrows then move sideways)."""
+        self._view.wrap = not self._view.wrap
+        self.restyle()
+
+    def on_resize(self) -> None:
+        """Lines are written for a width."""
+        if self.size.width != self._width:
+            self._width = self.size.width
+            self.restyle()
 
     def toggle_follow(self) -> None:
         """Keep the newest line in sight, or stay where the reader is."""

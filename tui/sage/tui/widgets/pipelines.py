@@ -42,7 +42,7 @@ def _job(job: JobView) -> tuple[Cell, ...]:
         Cell(count(job.records_out)),
         Cell(rate(job.rate)),
         Cell(duration(job.seconds)),
-        Cell(spark(job.rate_history, 12)),
+        Cell(spark(job.rate_history, 12), "primary"),
     )
 
 

@@ -28,7 +28,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell's text and its colour's name (``success``, ``warning``, ``error``, ``muted`` or none)."""
+    """A cell's text and its colour's name (``primary``, ``success``, ``warning``, ``error``, ``muted`` or none)."""
 
     text: str
     colour: str = ""
