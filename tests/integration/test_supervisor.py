@@ -221,6 +221,22 @@ def test_variables_reach_the_daemon_and_nobody_else(stack: TinyStack) -> None:
     assert "s3cr3t" not in shown + "".join(told)
 
 
+def test_daemons_get_the_environment_of_the_command_that_starts_them(
+    stack: TinyStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the supervisor runs since yesterday, and through its death."""
+    stack.client.ensure_running()
+    monkeypatch.setenv("TINY_SECRET", "today's")
+    spec = stack.spec()
+    stack.client.start([spec])
+    monkeypatch.delenv("TINY_SECRET")
+    stack.kill_supervisor()
+    stack.client.ensure_running()
+    stack.client.restart()
+    stack.client.stop()
+    assert stack.farewell("engine") == "today's"
+
+
 def test_a_deep_home_has_its_socket_elsewhere(tmp_path: Path, free_port: Callable[[], int]) -> None:
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     deep.mkdir(parents=True)

@@ -151,7 +151,7 @@ def _ask(daemon: DaemonStatus, path: str) -> tuple[str, str]:
         with socket.create_connection(address, timeout=PROBE_TIMEOUT_S) as connection:
             connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {address[0]}\r\nConnection: close\r\n\r\n".encode())
             words = connection.recv(256).split(None, 2)
-    except OSError as error:
+    except (OSError, ValueError, OverflowError) as error:  # also for an address that is none
         return "unhealthy", f"no answer from {path}: {error}"
     if words[1:2] == [b"200"]:
         return "ready", ""

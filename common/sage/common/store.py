@@ -7,6 +7,7 @@ start and cannot fail in the middle. Plain sqlite3 here; `sage.common.migrations
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -91,6 +92,8 @@ class StateStore:
         self.warnings: list[str] = []
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._inherited: sqlite3.Connection | None = None  # kept, because closing it would harm the parent's locks
+        self._pid = os.getpid()
 
     def __enter__(self) -> StateStore:
         return self
@@ -170,6 +173,8 @@ class StateStore:
                 raise
 
     def _opened(self) -> sqlite3.Connection:
+        if self._pid != os.getpid():  # SQLite forbids a connection to cross a fork: the child makes its own
+            self._inherited, self._connection, self._pid = self._connection, None, os.getpid()
         if self._connection is None:
             self._connection = self._open_readonly() if self.readonly else self._open()
         return self._connection

@@ -58,7 +58,8 @@ class SupervisorClient:
 
         With `wait` it returns when all are ready or one has failed (see `state` and `last_error`: a daemon that fails
         raises nothing here, and stops no other); `on_event` gets every change on the way. One that runs with another
-        spec raises DaemonError, or is replaced with `replace`. `notes` go to daemon.json for `sage llm status`.
+        spec raises DaemonError, or is replaced with `replace`. `notes` go to daemon.json for `sage llm status`. The
+        daemons get the environment of this process, at every restart too.
         """
         request = {
             "op": "start",
@@ -66,6 +67,7 @@ class SupervisorClient:
             "wait": wait,
             "replace": replace,
             "notes": list(notes),
+            "environ": dict(os.environ),
         }
         return _daemons(self._insist(request, on_event))
 

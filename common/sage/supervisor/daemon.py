@@ -14,8 +14,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sage.common.config.ports import SagePorts, port_holder
@@ -44,19 +43,26 @@ _log = get_logger("sage.supervisor")
 
 
 class Daemon:
-    """One daemon under supervision. `changed()` is called after every change of its status."""
+    """One daemon under supervision. `changed()` is called after every change of its status; `environ` is what it gets
+    beside the variables of its spec, at every start."""
 
     def __init__(
-        self, spec: DaemonSpec, home: SageHome, tuning: Tuning, changed: Callable[[Daemon], None], log_name: str = ""
+        self,
+        spec: DaemonSpec,
+        home: SageHome,
+        tuning: Tuning,
+        changed: Callable[[Daemon], None],
+        environ: Mapping[str, str],
     ) -> None:
         self.spec = spec
-        self.log = LogFile(home.logs / (log_name or f"{spec.name}.log"), tuning.log_max_bytes, tuning.log_backups)
+        self.log = LogFile(home.logs / f"{spec.name}.log", tuning.log_max_bytes, tuning.log_backups)
         self.status = DaemonStatus(
             spec.name, spec.kind, "stopped", 0, spec.host, spec.port, spec.url, spec.model, log=str(self.log.path)
         )
         self._home = home
         self._tuning = tuning
         self._changed = changed
+        self._environ = environ
         self._restarts = RestartPolicy(tuning, random.uniform)
         self._handle: ProcessHandle | None = None
         self._wake = asyncio.Event()
@@ -180,7 +186,7 @@ class Daemon:
             _log.error("no log file", daemon=self.spec.name, error=str(error))
             fd = os.open(os.devnull, os.O_WRONLY)
         try:
-            child = processes.spawn(self.spec, self._home, fd)
+            child = processes.spawn(self.spec, self._home, self._environ, fd)
         except OSError as error:
             return f"cannot start {self.spec.argv[0]}: {error.strerror or error}"
         finally:
@@ -307,8 +313,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def log_of(known: DaemonStatus | None) -> str:
-    """The log file's name that an earlier supervisor used."""
-    return Path(known.log).name if known is not None and known.log else ""

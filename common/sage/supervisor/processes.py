@@ -22,7 +22,10 @@ ENV_PREFIX = daemon_scan.NAME_VARIABLE
 
 
 def environment(spec: DaemonSpec, home: SageHome, base: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a daemon. It names home and daemon, so that the process can be found again."""
+    """The environment of a daemon: `base` (of the command that started it) and the spec's own variables.
+
+    It names home and daemon, so that the process can be found again.
+    """
     env = {name: value for name, value in base.items() if not name.startswith(ENV_PREFIX)}
     env.update(spec.env)
     env[daemon_scan.HOME_VARIABLE] = str(home.root)
@@ -34,7 +37,7 @@ def environment(spec: DaemonSpec, home: SageHome, base: Mapping[str, str]) -> di
     return env
 
 
-def spawn(spec: DaemonSpec, home: SageHome, log_fd: int) -> subprocess.Popen[bytes]:
+def spawn(spec: DaemonSpec, home: SageHome, base: Mapping[str, str], log_fd: int) -> subprocess.Popen[bytes]:
     """Start the daemon in a session of its own. Raises OSError when the command cannot be run."""
     return subprocess.Popen(
         spec.argv,
@@ -42,14 +45,17 @@ def spawn(spec: DaemonSpec, home: SageHome, log_fd: int) -> subprocess.Popen[byt
         stdout=log_fd,
         stderr=log_fd,
         cwd=home.root,
-        env=environment(spec, home, os.environ),
+        env=environment(spec, home, base),
         start_new_session=True,
     )
 
 
 class FoundDaemon(NamedTuple):
+    """A living daemon and the environment that it was given."""
+
     identity: ProcessIdentity
     spec: DaemonSpec
+    env: Mapping[str, str]
 
 
 def find_daemons(home: SageHome) -> list[FoundDaemon]:
@@ -58,7 +64,7 @@ def find_daemons(home: SageHome) -> list[FoundDaemon]:
     for identity, record, env in daemon_scan.scan(home):
         try:
             own = {name: env[name] for name in record.get("env_keys", ()) if name in env}
-            found.append(FoundDaemon(identity, DaemonSpec.from_dict(record, own)))
+            found.append(FoundDaemon(identity, DaemonSpec.from_dict(record, own), env))
         except (TypeError, SageError):  # not written by us
             continue
     return found

@@ -68,7 +68,7 @@ def _stop(home: SageHome, names: Iterable[str] | None) -> list[DaemonStatus]:
 
 def _living(home: SageHome, entries: dict[str, record.Entry]) -> dict[str, record.Entry]:
     living = {name: entry for name, entry in entries.items() if entry.identity is not None and entry.identity.alive()}
-    for identity, spec in processes.find_daemons(home):
+    for identity, spec, _ in processes.find_daemons(home):
         log = str(home.logs / f"{spec.name}.log")
         status = DaemonStatus(
             spec.name, spec.kind, "ready", identity.pid, spec.host, spec.port, spec.url, spec.model, log=log

@@ -108,7 +108,10 @@ class _Connections:
             return _done(supervisor, None)
         if op == "start":
             specs = [DaemonSpec.from_dict(spec) for spec in request.get("specs", ())]
-            await supervisor.start(specs, replace=bool(request.get("replace")), notes=request.get("notes") or ())
+            environ = request.get("environ")
+            await supervisor.start(
+                specs, replace=bool(request.get("replace")), notes=request.get("notes") or (), environ=environ
+            )
             return await self._settled([spec.name for spec in specs], request, writer)
         if op == "restart":
             return await self._settled(await supervisor.restart(names), request, writer)

@@ -63,6 +63,8 @@ class DaemonSpec:
     def from_dict(cls, record: Mapping[str, Any], env: Mapping[str, str] | None = None) -> DaemonSpec:
         """From plain JSON values; `env` fills in what a record leaves out. Raises UsageError when it is no spec."""
         try:
+            if not isinstance(record["argv"], list | tuple):
+                raise TypeError("argv must be a list")
             return cls(
                 name=str(record["name"]),
                 kind=str(record["kind"]),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sage.common.errors import DaemonError, SageError, StateError
@@ -14,7 +15,7 @@ from sage.common.logs import get_logger
 from sage.common.process import ProcessIdentity
 from sage.common.stack import DaemonStatus
 from sage.supervisor import processes, record, wire
-from sage.supervisor.daemon import FAILED, SETTLED, Daemon, log_of
+from sage.supervisor.daemon import FAILED, SETTLED, Daemon
 from sage.supervisor.logfiles import LogFile
 from sage.supervisor.policy import Tuning
 from sage.supervisor.spec import DaemonSpec
@@ -50,10 +51,10 @@ class Supervisor:
         living = {found.spec.name: found for found in processes.find_daemons(self.home)}
         for name, entry in known.items():
             if name not in living and entry.identity is not None and entry.identity.alive():
-                living[name] = processes.FoundDaemon(entry.identity, entry.spec)
+                living[name] = processes.FoundDaemon(entry.identity, entry.spec, os.environ)
         for name, found in living.items():
             status = known[name].status if name in known else None
-            daemon = Daemon(found.spec, self.home, self.tuning, self._changed, log_of(status))
+            daemon = Daemon(found.spec, self.home, self.tuning, self._changed, found.env)
             self.daemons[name] = daemon
             daemon.adopt(found.identity, status)
             _log.info("adopted", daemon=name, pid=found.identity.pid)
@@ -64,8 +65,16 @@ class Supervisor:
         wanted = list(self.daemons) if names is None else [name for name in names if name in self.daemons]
         return [self.daemons[name].status for name in wanted]
 
-    async def start(self, specs: Sequence[DaemonSpec], *, replace: bool = False, notes: Sequence[str] = ()) -> None:
-        """Begin to start what does not run yet; returns before it is ready.
+    async def start(
+        self,
+        specs: Sequence[DaemonSpec],
+        *,
+        replace: bool = False,
+        notes: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        """Begin to start what does not run yet; returns before it is ready. `environ`: what the daemons get beside
+        the variables of their specs (default: what this process has).
 
         Raises DaemonError when one runs with another specification and `replace` is not set; nothing is started then.
         """
@@ -79,7 +88,8 @@ class Supervisor:
             self.notes = [*(note for note in self.notes if note not in notes), *notes][-20:]
             for spec in specs:
                 if not self._runs(spec.name):
-                    self.daemons[spec.name] = Daemon(spec, self.home, self.tuning, self._changed)
+                    base = os.environ if environ is None else environ
+                    self.daemons[spec.name] = Daemon(spec, self.home, self.tuning, self._changed, dict(base))
                     self.daemons[spec.name].begin()
 
     async def stop(self, names: Iterable[str] | None = None) -> list[DaemonStatus]:

@@ -1,6 +1,6 @@
 """The control protocol: JSON lines over the Unix socket of a `.sage/`.
 
-    → {"version": 1, "op": "start", "specs": […], "replace": false, "wait": true, "notes": []}
+    → {"version": 1, "op": "start", "specs": […], "replace": false, "wait": true, "notes": [], "environ": {…}}
     ← {"event": "daemon", "daemon": {…DaemonStatus…}}          any number of times
     ← {"ok": true, "daemons": […]}   or   {"ok": false, "error": {code, title, cause, hint}}
 

@@ -5,11 +5,14 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sage.common.atomic import write_json
 from sage.common.home import SageHome
@@ -126,6 +129,22 @@ def test_a_damaged_file_never_raises(home: SageHome, content: str) -> None:
     status = read_status(home)
     assert status.daemons == []
     assert home.daemon_json.read_text() == content, "reading repairs nothing"
+
+
+@pytest.mark.spec("R1", "R3")
+@given(
+    st.dictionaries(
+        st.sampled_from(["kind", "state", "port", "host", "restarts", "started_at", "exit_code", "health_path"]),
+        st.none() | st.integers() | st.text() | st.lists(st.integers()) | st.sampled_from(["ready", "127.0.0.1"]),
+    )
+)
+def test_whatever_stands_in_a_record_reading_never_raises(entry: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        home = SageHome(folder).ensure()
+        write_json(home.daemon_json, {"version": 1, "daemons": {"engine": {"host": "127.0.0.1", **ME, **entry}}})
+        daemon = read_status(home).daemons[0]
+        assert isinstance(daemon.port, int)
+        assert isinstance(daemon.state, str)
 
 
 @pytest.mark.spec("R1")

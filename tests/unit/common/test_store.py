@@ -1,5 +1,6 @@
 """The state store: many writers, damage, versions."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -95,6 +96,24 @@ def test_threads_share_a_store(home: SageHome) -> None:
         for thread in threads:
             thread.join()
         assert {row.operator: row.records_in for row in store.operators("j1")} == {f"op{n}": 19 for n in range(4)}
+
+
+def test_a_forked_child_opens_its_own_connection(home: SageHome) -> None:
+    with StateStore(home) as store:
+        store.upsert_job(JOB)
+        with store.read() as connection:
+            parents = id(connection)
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                store.upsert_job(replace(JOB, id="child"))
+                with store.read() as connection:
+                    code = 0 if id(connection) != parents else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert {job.id for job in store.jobs()} == {"j1", "child"}
 
 
 @pytest.mark.spec("P3", "R2")
