@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import Future
 from typing import Any
@@ -178,6 +180,44 @@ class TestErrors:
             env.call_service("slow", 30, timeout=0.02)
         never.set()
         env.close()
+
+    def test_a_call_that_hangs_does_not_hold_the_program(self) -> None:
+        code = """
+import subprocess
+import sys
+import threading
+from sage.core.api import LocalEnvironment
+env = LocalEnvironment("x")
+env.register_service("slow", lambda: threading.Event().wait)
+try:
+    env.call_service("slow", timeout=0.05)
+except Exception as error:
+    print(error)
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+        assert done.stdout == "Service 'slow' did not answer within 0.05 s\n"
+
+    def test_jobs_and_their_services_outlive_the_script(self) -> None:
+        """A script that ends without waiting cuts nothing short."""
+        code = """
+import time
+from sage.core.api import LocalEnvironment
+from sage.core.api.function import MapFunction
+
+class Ask(MapFunction):
+    def execute(self, value):
+        time.sleep(0.05)
+        return self.call_service_async("shout", f"answer {value}").result()
+
+env = LocalEnvironment("x")
+env.register_service("shout", lambda: str.upper)
+env.from_collection(range(5)).map(Ask).print()
+env.submit(block=False)
+del env
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+        assert done.stdout == "".join(f"ANSWER {number}\n" for number in range(5))
+        assert done.stderr == ""
 
     def test_services_exist_only_while_the_job_runs(self) -> None:
         class Early(MapFunction[int, int]):

@@ -79,7 +79,7 @@ class JobReporter:
         except Exception as error:  # disk full, no permission, a damaged file: the job goes on
             self._home = None
             log.warning("job %s is not recorded: %s", job.id, error)
-        if job.ended_at is not None and self._store is not None:
+        if self._store is not None and (job.ended_at is not None or self._home is None):
             self._store.close()
 
     def _write(self, job: LocalJob) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from sage.common.errors import SageError, ServiceError
+from sage.core.runtime.worker_pool import WorkerPool
 
 __all__ = ["ServiceRegistry"]
 
@@ -21,7 +22,8 @@ WORKERS = 32
 class _Service:
     name: str
     make: Callable[[], Any]
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    making: threading.RLock = field(default_factory=threading.RLock)
+    calling: threading.RLock = field(default_factory=threading.RLock)
     made: bool = False
     instance: Any = None
 
@@ -36,7 +38,7 @@ class ServiceRegistry:
     def __init__(self) -> None:
         self._services: dict[str, _Service] = {}
         self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: WorkerPool | None = None
 
     def register(self, name: str, factory: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A factory or class, called with these arguments on first use; or a ready object."""
@@ -60,7 +62,7 @@ class ServiceRegistry:
         if service is None:
             raise self._unknown(name)
         if not service.made:
-            with service.lock:
+            with service.making:
                 if not service.made:
                     service.instance = self._make(service)
                     service.made = True
@@ -72,7 +74,7 @@ class ServiceRegistry:
         function = _method(name, instance, method)
         if getattr(instance, "thread_safe", True):
             return function(*args, **kwargs)
-        with self._services[name].lock:
+        with self._services[name].calling:
             return function(*args, **kwargs)
 
     def submit(
@@ -83,13 +85,9 @@ class ServiceRegistry:
             raise self._unknown(name)
         with self._lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="sage-service")
+                self._pool = WorkerPool(WORKERS, "sage-service")
             pool = self._pool
-        try:
-            future = pool.submit(self.call, name, method, args, kwargs)
-        except RuntimeError:  # the interpreter is going down: no new threads, but the call is still due
-            future = Future()
-            future.set_result(self.call(name, method, args, kwargs))
+        future = pool.submit(self.call, name, method, args, kwargs)
         return future if timeout is None else _with_deadline(future, name, timeout)
 
     def close(self) -> None:
@@ -100,10 +98,10 @@ class ServiceRegistry:
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.close()
         failed: ServiceError | None = None
         for service in reversed(self._services.values()):
-            with service.lock:
+            with service.making:
                 instance, service.instance = service.instance, None
                 made, service.made = service.made, False
             close = getattr(instance, "close", None)

@@ -1,0 +1,72 @@
+"""Threads for service calls that do not hold the program: a call that hangs is left behind when it ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias
+
+__all__ = ["WorkerPool"]
+
+_Call: TypeAlias = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...]]
+
+
+class WorkerPool:
+    """At most `limit` daemon threads, started when they are needed.
+
+    Unlike ThreadPoolExecutor it takes calls while the interpreter waits for its last threads, and joins nothing.
+    """
+
+    def __init__(self, limit: int, name: str) -> None:
+        self._limit = limit
+        self._name = name
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._lock = threading.Lock()
+        self._started = 0
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        """The outcome of `function(*args)`, run in one of the threads."""
+        future: Future[Any] = Future()
+        self._calls.put((future, function, args))
+        if not self._idle.acquire(blocking=False):
+            with self._lock:
+                if self._started < self._limit:
+                    self._started += 1
+                    name = f"{self._name}-{self._started}"
+                    threading.Thread(target=self._work, name=name, daemon=True).start()
+        return future
+
+    def close(self) -> None:
+        """Drop calls that did not start, let the threads end after the one they are at."""
+        try:
+            while True:
+                call = self._calls.get_nowait()
+                if call is not None:
+                    call[0].cancel()
+        except Empty:
+            with self._lock:
+                for _ in range(self._started):
+                    self._calls.put(None)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                call = self._calls.get_nowait()
+            except Empty:
+                self._idle.release()
+                call = self._calls.get()
+            if call is None:
+                return
+            future, function, args = call
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                result = function(*args)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+            del call, future, function, args
