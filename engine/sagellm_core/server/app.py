@@ -1,5 +1,8 @@
 """The HTTP routes of one engine, as a Starlette application.
 
+The engine has one model, so a request may name any ("gpt2", "default", nothing): it is answered by that one, and the
+answer carries its id. Choosing among models by name, and refusing unknown ones, is the gateway's part.
+
 Starlette and not FastAPI: the bodies are checked by the same pydantic models either way, and FastAPI's dependency
 injection and schema generation would only add to the start-up time.
 """

@@ -379,6 +379,35 @@ async def test_a_model_that_is_not_there_is_said_with_the_next_command(tmp_path:
     assert "sage-builtin" in caught.value.hint
 
 
+async def test_a_model_that_does_not_load_can_be_mended(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = copytree(tiny_llama, tmp_path / "model")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:5000])
+    engine = LLMEngine(LLMEngineConfig(model_path=str(folder)))
+    with pytest.raises(ModelLoadError, match="torn"):
+        await engine.start()
+    assert not await engine.health_check()
+    (folder / "model.safetensors").write_bytes(whole)
+    await engine.start()
+    assert (await engine.generate("x", max_tokens=2)).output_tokens
+    await engine.stop()
+
+
+async def test_a_model_of_nan_fails_the_request_and_not_the_engine(tiny_llama: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = copytree(tiny_llama, tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"] * float("nan")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    async with running(folder) as engine:
+        with pytest.raises(EngineError, match="NaN") as caught:
+            await engine.generate("x")
+        assert caught.value.error_code is ErrorCode.INTERNAL
+        await idle(engine)
+        assert await engine.health_check()
+
+
 async def test_parallelism_that_is_not_there_is_refused(tiny_llama: Path) -> None:
     with pytest.raises(EngineError, match="one device") as caught:
         await LLMEngine(LLMEngineConfig(model_path=str(tiny_llama), tensor_parallel_size=2)).start()
