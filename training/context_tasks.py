@@ -75,29 +75,32 @@ def ask_record(draw: Draw, record: Record) -> str:
     return wording.ask(draw, question(draw, record), topic(draw, record))
 
 
-def context_example(draw: Draw, facts: int, turns: int, limit: int, unknown: float, skill: str = "context") -> Example:
-    """A context of so many facts and so many questions; a share ``unknown`` of them has no answer there."""
+def context_example(draw: Draw, facts: int, turns: int, limit: int, unknown: float, near: float = 0.6) -> Example:
+    """A context of so many facts and so many questions; a share ``unknown`` of them has no answer there.
+
+    Of those, a share ``near`` asks for something close to what the context tells.
+    """
     known = records(draw, facts)
     order = list(known)
     draw.rng.shuffle(order)
     context = layout(draw, [statement(draw, record) for record in order], limit)
     pairs: list[tuple[str, str]] = []
     left = list(known)
-    for _ in range(min(turns, facts + 1)):
+    for _ in range(min(turns, facts + 1) if unknown else min(turns, len(known))):
         if draw.chance(unknown) or not left:
-            pairs.append((ask_record(draw, absent(draw, known, context)), UNKNOWN))
+            pairs.append((ask_record(draw, absent(draw, known, context, near)), UNKNOWN))
         else:
             record = left.pop(draw.number(0, len(left) - 1))
             pairs.append((ask_record(draw, record), record.value))
     system, first = framed(draw, context, pairs[0][0])
-    return dialogue(skill, [(first, pairs[0][1]), *pairs[1:]], system)
+    return dialogue("context", [(first, pairs[0][1]), *pairs[1:]], system)
 
 
-def absent(draw: Draw, known: list[Record], context: str) -> Record:
-    """A fact that the context does not tell, half the time close to one that it does."""
+def absent(draw: Draw, known: list[Record], context: str, near: float) -> Record:
+    """A fact that the context does not tell, with the chance ``near`` close to one that it does."""
     keys = {record.key for record in known}
     for _ in range(20):
-        record = random_record(draw, like=draw.pick(known) if draw.chance(0.6) else None)
+        record = random_record(draw, like=draw.pick(known) if draw.chance(near) else None)
         if record.key not in keys and not _ambiguous(record, context):
             return record
     return random_record(draw)

@@ -13,18 +13,24 @@ from training.example import Example
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Shares of the tasks and how hard reading is: facts in a context, characters a chunk, questions, unknowns."""
+    """Shares of the tasks and how hard reading is: facts in a context, characters a chunk, questions, unknowns.
+
+    ``near`` is the share of unknowns that ask for something close to what the context tells.
+    """
 
     weights: tuple[tuple[str, float], ...]
     facts: tuple[int, int] = (1, 8)
     limits: tuple[int, ...] = (60, 120, 240)
     turns: tuple[int, int] = (1, 4)
     unknown: float = 0.22
+    near: float = 0.6
 
 
 def _reading(draw: Draw, mix: Mix) -> Example:
     facts = draw.number(*mix.facts)
-    return context_tasks.context_example(draw, facts, draw.number(*mix.turns), draw.pick(mix.limits), mix.unknown)
+    return context_tasks.context_example(
+        draw, facts, draw.number(*mix.turns), draw.pick(mix.limits), mix.unknown, mix.near
+    )
 
 
 def _sage_reading(draw: Draw, mix: Mix) -> Example:
@@ -35,7 +41,7 @@ TASKS: dict[str, Callable[[Draw, Mix], Example]] = {
     "context": _reading,
     "sage-context": _sage_reading,
     "prose": lambda draw, mix: prose.prose_example(
-        draw, draw.number(1, 4), draw.number(*mix.turns), draw.pick(mix.limits), mix.unknown
+        draw, draw.number(1, 4), draw.number(*mix.turns), draw.pick(mix.limits), mix.unknown, mix.near
     ),
     "manual": lambda draw, mix: manual_tasks.from_manual(
         draw, draw.number(*mix.turns), draw.pick(mix.limits), mix.unknown
@@ -77,6 +83,8 @@ PROSE = Mix(
     facts=(1, 8), limits=(40, 100, 160, 240), turns=(1, 4),
 )  # fmt: skip
 MANY = replace(PROSE, facts=(2, 8), turns=(2, 6))
+COMPACT = replace(PROSE, facts=(2, 8), turns=(3, 7), limits=(20, 20, 60, 120), unknown=0.15, near=0.2)
+IN_USE = replace(PROSE, unknown=0.2, near=0.25)
 
 
 def draw_example(draw: Draw, mix: Mix) -> Example:

@@ -27,12 +27,12 @@ from training.scoring import Score, answer, score
 SHOWN_FAILURES = 6
 
 
-def context_test(unknown: float, facts: tuple[int, int]) -> Callable[[Draw], Example]:
+def context_test(unknown: float, facts: tuple[int, int], near: float = 0.25) -> Callable[[Draw], Example]:
     """A reading task as the product words it: chunks, then one to three questions."""
 
     def make(draw: Draw) -> Example:
         count = draw.number(*facts)
-        return context_tasks.context_example(draw, count, draw.number(1, 3), draw.pick((60, 120, 240)), unknown)
+        return context_tasks.context_example(draw, count, draw.number(1, 3), draw.pick((60, 120, 240)), unknown, near)
 
     return make
 
@@ -61,14 +61,16 @@ TESTS: tuple[tuple[str, str, bool, bool, Callable[[Draw], Example]], ...] = (
     ("context, one fact", "the same with a single fact", True, False, context_test(0.0, (1, 1))),
     ("context, unseen wording", "and unseen wording of statement and question", True, True, context_test(0.0, (1, 8))),
     ("prose", "running prose: pronouns, synonyms, joined sentences", True, False,
-     lambda draw: prose.prose_example(draw, draw.number(1, 4), draw.number(1, 2), 160, 0.0)),
+     lambda draw: prose.prose_example(draw, draw.number(1, 4), draw.number(1, 2), 160, 0.0, near=0.25)),
     ("prose, absent", "the passage lacks the answer: says so", True, False,
-     lambda draw: prose.prose_example(draw, draw.number(1, 4), draw.number(1, 2), 160, 1.0)),
+     lambda draw: prose.prose_example(draw, draw.number(1, 4), draw.number(1, 2), 160, 1.0, near=0.25)),
     ("manual", "chunks of a manual about SAGE, swapped words", True, True,
      lambda draw: manual_tasks.from_manual(draw, 2, 240, 0.0)),
     ("manual, absent", "the chunks lack the answer: says so", True, True,
      lambda draw: manual_tasks.from_manual(draw, 2, 240, 1.0)),
     ("context, absent", "the context lacks the answer: says so", True, False, context_test(1.0, (1, 8))),
+    ("context, near miss", "the context only tells something close: says so", True, False,
+     context_test(1.0, (1, 8), near=1.0)),
     ("SAGE, other frames", "facts about SAGE from memory, unseen frames", True, True, sage_phrasings),
     ("beyond its knowledge", "no context, not about SAGE: says so", True, True, skills.unknowable),
     ("lookup", "key and value lists", True, False, context_tasks.lookup_example),

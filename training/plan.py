@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from training.corpus import EASY, MANY, PROSE, WARM_UP, Mix
+from training.corpus import COMPACT, EASY, IN_USE, MANY, WARM_UP, Mix
 from training.model import Shape
 
 SEED = 1
@@ -15,7 +15,7 @@ COMMON_WORDS = 600
 TOKENIZER_EXAMPLES = 20_000
 MUON_LR = 0.02
 ADAM_LR = 3e-3
-RATE_POINTS = ((0, 0.0), (100, 1.0), (2000, 1.0), (2160, 0.5), (4500, 0.0))
+RATE_POINTS = ((0, 0.0), (100, 1.0), (2000, 1.0), (2160, 0.5), (2856, 0.35), (3700, 0.28), (4556, 0.0))
 """(step, factor of the learning rate); between two points the factor is linear."""
 
 
@@ -33,8 +33,9 @@ class Phase:
 PHASES = (
     Phase("warm-up", WARM_UP, 800, longest=192),
     Phase("easy", EASY, 800, longest=256),
-    Phase("many questions", MANY, 1700, longest=480),
-    Phase("as in use", PROSE, 1200, longest=480),
+    Phase("many questions", MANY, 1256, longest=480),
+    Phase("compact", COMPACT, 900, longest=480),
+    Phase("as in use", IN_USE, 800, longest=480),
 )
 
 

@@ -221,16 +221,20 @@ def reworded(draw: Draw, record: Record, everything: str, alone: bool) -> Record
     return replace(record, slots=tuple(slots.items()))
 
 
-def absent(draw: Draw, known: list[Record], everything: str) -> Record:
-    """A fact that the passage does not tell, often about a thing that it speaks of."""
+def absent(draw: Draw, known: list[Record], everything: str, near: float) -> Record:
+    """A fact that the passage does not tell; ``near`` is the share of those close to what it tells."""
     names = {record.relation.name for record in known}
     for _ in range(30):
         roll = draw.rng.random()
         basic = [record for record in known if record.relation in load_relations()]
-        like = draw.pick(basic) if basic and roll < 0.6 else None
+        like = draw.pick(basic) if basic and roll < 0.3 + 0.5 * near else None
         record = more_record(draw) if roll < 0.3 else random_record(draw, like=like)
         base = draw.pick(known)
-        if roll > 0.75 and "e" in dict(base.slots) and base.relation.entities[0] in ("service", "thing", "person"):
+        if (
+            roll > 1 - near / 2.4
+            and "e" in dict(base.slots)
+            and base.relation.entities[0] in ("service", "thing", "person")
+        ):
             record = about(draw, dict(base.slots)["e"], base.relation.entities[0])
         slots = dict(record.slots)
         if "o" in slots:
@@ -263,7 +267,7 @@ DISTINCT = frozenset(
 )
 
 
-def prose_example(draw: Draw, groups: int, turns: int, limit: int, unknown: float, skill: str = "prose") -> Example:
+def prose_example(draw: Draw, groups: int, turns: int, limit: int, unknown: float, near: float = 0.6) -> Example:
     """A passage of so many groups of facts and so many questions; a share ``unknown`` has no answer there."""
     found = [group(draw) for _ in range(groups)]
     known = list({record.key: record for facts in found for record in facts}.values())
@@ -271,14 +275,16 @@ def prose_example(draw: Draw, groups: int, turns: int, limit: int, unknown: floa
     entities = {dict(record.slots).get("e", "-") for record in known}
     left = [record for record in known if record.value.rstrip(".") in context]
     pairs: list[tuple[str, str]] = []
-    for _ in range(turns):
+    for turn in range(turns):
+        if turn and not left and not unknown:
+            break
         if draw.chance(unknown) or not left:
-            pairs.append((_asked(draw, absent(draw, known, context)), UNKNOWN))
+            pairs.append((_asked(draw, absent(draw, known, context, near)), UNKNOWN))
         else:
             record = left.pop(draw.number(0, len(left) - 1))
             pairs.append((_asked(draw, reworded(draw, record, context, alone=len(entities) == 1)), record.value))
     system, first = framed(draw, context, pairs[0][0])
-    return dialogue(skill, [(first, pairs[0][1]), *pairs[1:]], system)
+    return dialogue("prose", [(first, pairs[0][1]), *pairs[1:]], system)
 
 
 def _asked(draw: Draw, record: Record) -> str:
