@@ -64,11 +64,20 @@ def write(folder: pathlib.Path, text: str, name: str = "pipeline.py") -> str:
 
 
 @pytest.mark.spec("X4", "X11")
-@pytest.mark.parametrize("words", [["run", "local"], ["run"], ["run", "local", "--parallelism=4"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["run", "local"], ["run"]], ids=" ".join)
 def test_results_on_stdout_messages_on_stderr(words: list[str], sage: Any) -> None:
     done = sage(*words, write(sage.cwd, HELLO))
     assert done.stdout == "Processed: Hello\nProcessed: World\nProcessed: SAGE\n"
     assert done.stderr.startswith("hello-sage finished: 3 in, 3 out, ")
+
+
+@pytest.mark.spec("X4")
+def test_parallelism_changes_the_order_but_not_the_result(sage: Any) -> None:
+    done = sage("run", "local", "--parallelism=4", write(sage.cwd, HELLO))
+    assert sorted(done.stdout.splitlines()) == ["Processed: Hello", "Processed: SAGE", "Processed: World"]
+    done = sage("run", "--json", "-p", "4", "pipeline.py")
+    operators = {row["operator"]: row["parallelism"] for row in json.loads(done.stdout)["jobs"][0]["operators"]}
+    assert operators["map"] == 4
 
 
 @pytest.mark.spec("X11")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -10,6 +11,17 @@ from typer.exceptions import Abort, TyperException
 from sage.cli import exit_codes
 from sage.cli.output import say, style
 from sage.common.errors import SageError
+
+_NO_SPACE = "Free some disk space, or move the state:  export SAGE_HOME=/path/with/space/.sage"
+_NO_ACCESS = "Give yourself access to it, or run the command from a folder of yours."
+_ADVICE = {
+    errno.ENOSPC: _NO_SPACE,
+    errno.EDQUOT: _NO_SPACE,
+    errno.EFBIG: _NO_SPACE,
+    errno.EACCES: _NO_ACCESS,
+    errno.EPERM: _NO_ACCESS,
+    errno.EROFS: _NO_ACCESS,
+}
 
 
 def report(error: BaseException, *, debug: bool, command: str) -> int:
@@ -67,8 +79,12 @@ def _unexpected(error: BaseException, command: str) -> int:
     """Anything that nobody foresaw."""
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""
-        show(f"{error.strerror}{place}", f"The operating system refused it ({type(error).__name__}).",
-             f"With details:  sage --debug {command}")  # fmt: skip
+        reason = f"The operating system refused it ({type(error).__name__})."
+        show(
+            f"{error.strerror}{place}",
+            reason,
+            _ADVICE.get(error.errno or 0) or f"With details:  sage --debug {command}",
+        )
         return exit_codes.FAILED
     detail = str(error) or "no details"
     show(

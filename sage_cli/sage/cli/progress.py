@@ -1,4 +1,4 @@
-"""How a running pipeline looks: a live table on a terminal, a plain line every few seconds in a pipe; on stderr."""
+"""How running pipelines look: a live table on a terminal, a plain line every few seconds in a pipe; on stderr."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TextIO, cast
 
 from sage.cli.output import colored, duration, say
 
@@ -14,47 +14,63 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
+    from sage.cli.above import LinesAbove
     from sage.core.runner import ProgressSnapshot
 
 PLAIN_EVERY_SECONDS = 5.0
+QUIET_SECONDS = 3.0
 _MAX_OPERATORS = 8
 
 
 class RunProgress:
-    """Context manager; give :meth:`update` to ``run_file``. ``quiet`` shows nothing."""
+    """Context manager; give :meth:`update` to ``run_file``. ``quiet`` shows nothing.
+
+    On a terminal every job that has moved within the last seconds has its rows.
+    """
 
     def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._quiet = quiet
         self._clock = clock
         self._next_line = clock() + PLAIN_EVERY_SECONDS
+        self._jobs: dict[str, tuple[float, ProgressSnapshot]] = {}
         self._live: Live | None = None
+        self._above: LinesAbove | None = None
 
     def __enter__(self) -> Self:
         if not self._quiet and colored(sys.stderr):
             from rich.console import Console
             from rich.live import Live
 
+            from sage.cli.above import LinesAbove
+
             console = Console(stderr=True, highlight=False)
-            # Lines that the pipeline prints appear above the table; a redirected stdout is left alone.
-            self._live = Live(
-                console=console, refresh_per_second=8, transient=True, redirect_stdout=sys.stdout.isatty()
-            )
+            self._live = Live(console=console, refresh_per_second=8, transient=True, redirect_stdout=False)
             self._live.start()
+            if sys.stdout.isatty():
+                self._above = LinesAbove(console, sys.stdout)
+                sys.stdout = cast("TextIO", self._above)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._above is not None:
+            self._above.finish()
+            sys.stdout = self._above.stream
+            self._above = None
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def update(self, snapshot: ProgressSnapshot) -> None:
-        """Show where the job stands; called from the job's own thread."""
+        """Show where a job stands; called from the job's own thread."""
+        now = self._clock()
         if self._live is not None:
-            self._live.update(_table(snapshot))
-        elif not self._quiet and self._clock() >= self._next_line:
-            self._next_line = self._clock() + PLAIN_EVERY_SECONDS
+            self._jobs[snapshot.job_id] = now, snapshot
+            moving = [shown for at, shown in list(self._jobs.values()) if now - at <= QUIET_SECONDS]
+            self._live.update(progress_table(moving))
+        elif not self._quiet and now >= self._next_line:
+            self._next_line = now + PLAIN_EVERY_SECONDS
             say(plain_line(snapshot))
 
 
@@ -66,20 +82,22 @@ def plain_line(snapshot: ProgressSnapshot) -> str:
     )
 
 
-def _table(snapshot: ProgressSnapshot) -> Table:
+def progress_table(snapshots: list[ProgressSnapshot]) -> Table:
+    """A row a job and one for each of its first operators: records in, out, rate or errors."""
     from rich.table import Table
+    from rich.text import Text
 
     grid = Table.grid(padding=(0, 2))
     for justify in ("left", "right", "right", "right"):
         grid.add_column(justify=justify, no_wrap=True)
-    grid.add_row(
-        f"[bold]{snapshot.name}[/] [dim]{duration(snapshot.elapsed_s)}[/]",
-        f"{snapshot.records_in:,} in",
-        f"{snapshot.records_out:,} out",
-        f"[cyan]{snapshot.rate:,.0f}/s[/]",
-    )
-    shown = list(snapshot.operators)[:_MAX_OPERATORS]
-    for row in shown:
-        failed = f"[red]{row.errors:,} errors[/]" if row.errors else ""
-        grid.add_row(f"  [dim]{row.operator}[/]", f"{row.records_in:,}", f"{row.records_out:,}", failed)
+    for snapshot in snapshots:
+        grid.add_row(
+            Text.assemble((snapshot.name, "bold"), (f"  {duration(snapshot.elapsed_s)}", "dim")),
+            f"{snapshot.records_in:,} in",
+            f"{snapshot.records_out:,} out",
+            Text(f"{snapshot.rate:,.0f}/s", "cyan"),
+        )
+        for row in snapshot.operators[:_MAX_OPERATORS]:
+            failed = Text(f"{row.errors:,} errors", "red") if row.errors else ""
+            grid.add_row(Text(f"  {row.operator}", "dim"), f"{row.records_in:,}", f"{row.records_out:,}", failed)
     return grid

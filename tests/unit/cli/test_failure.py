@@ -1,5 +1,6 @@
 """Errors: one place, one shape, no traceback unless asked for, the right exit code."""
 
+import errno
 import os
 from typing import Any
 
@@ -57,6 +58,16 @@ def test_an_error_of_the_operating_system_names_the_file(capsys: pytest.CaptureF
         caught = error
     assert report(caught, debug=False, command="x") == exit_codes.FAILED
     assert "/proc/version/no" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, "disk space"), (errno.EACCES, "access"), (errno.EIO, "--debug")]
+)
+def test_a_full_disk_and_a_closed_door_come_with_advice(
+    number: int, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(OSError(number, os.strerror(number)), debug=False, command="x") == exit_codes.FAILED
+    assert advice in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_interrupted_is_130(capsys: pytest.CaptureFixture[str]) -> None:

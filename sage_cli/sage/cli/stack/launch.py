@@ -44,8 +44,16 @@ def launch(
             else "Stopping the rest …"
         )
         with _no_signals():
-            take_down(home, plan.specs, before)
+            _try_take_down(home, plan.specs, before)
         raise
+
+
+def _try_take_down(home: SageHome, specs: list[DaemonSpec], before: StackStatus) -> None:
+    """Take down, but let the first error be the one that is reported."""
+    try:
+        take_down(home, specs, before)
+    except (SageError, OSError) as error:
+        say(f"That did not succeed: {error}. See what runs:  sage llm status")
 
 
 def take_down(home: SageHome, specs: list[DaemonSpec], before: StackStatus) -> None:
