@@ -40,7 +40,7 @@ class ModelBundle:
     def encode(self, request: Request) -> list[int]:
         """Token ids of a request's prompt or messages. Raises EngineError for ids outside the vocabulary."""
         if request.messages is not None:
-            text = self.template.render(request.messages, **_template_variables(request.metadata))
+            text = self.template.render(request.messages, _template_variables(request.metadata))
             return self.tokenizer.encode(text, add_special_tokens=self.template.is_fallback)
         if isinstance(request.prompt, str):
             return self.tokenizer.encode(request.prompt)

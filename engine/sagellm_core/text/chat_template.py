@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,18 +40,17 @@ class ChatTemplate:
         except TemplateError as error:
             raise ModelLoadError("The model's chat template is not valid", cause=str(error)) from error
 
-    def render(self, messages: Sequence[Message], **variables: Any) -> str:
+    def render(self, messages: Sequence[Message], variables: Mapping[str, Any] | None = None) -> str:
         """The prompt, ending where the assistant's answer begins.
 
         Raises EngineError (invalid_argument) when the template refuses these messages.
         """
         if not messages:
             raise invalid("messages is empty", "messages")
-        turns = [_plain(message) for message in messages]
+        known = {"tools": None, **self._variables, **(variables or {})}
+        known |= {"messages": [_plain(message) for message in messages], "add_generation_prompt": True}
         try:
-            return self._template.render(
-                messages=turns, add_generation_prompt=True, **{**self._variables, "tools": None, **variables}
-            )
+            return self._template.render(known)
         except EngineError:
             raise
         except Exception as error:  # a template is the model's code: whatever it raises is about these messages

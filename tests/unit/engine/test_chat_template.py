@@ -50,6 +50,13 @@ def test_a_template_in_its_own_file_wins(tiny_llama: Path, tmp_path: Path) -> No
     assert ChatTemplate(Tokenizer(folder)).render(HELLO) == "Be brief.!"
 
 
+def test_variables_reach_the_template_but_not_its_own(template: WithTemplate) -> None:
+    source = "{{ style }}{{ messages | length }}{{ add_generation_prompt }}"
+    variables = {"style": "brief", "messages": [], "add_generation_prompt": False}
+    rendered = template(source).render(HELLO, variables)
+    assert rendered == "brief2True"
+
+
 def test_named_templates_and_special_tokens(template: WithTemplate) -> None:
     named = template([{"name": "tool", "template": "no"}, {"name": "default", "template": "{{ bos_token }}yes"}])
     assert named.render(HELLO) == "<|bos|>yes"

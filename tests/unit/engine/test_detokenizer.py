@@ -54,6 +54,37 @@ def test_broken_bytes_are_shown_and_never_stop_the_text(ids: list[int], tokenize
     assert "".join(chunks).endswith("end of it all")
 
 
+@pytest.fixture(scope="session")
+def llama2(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """A tokenizer of Llama 2's kind: SentencePiece spaces, single bytes for what it does not know."""
+    from tokenizers import Tokenizer as Library
+    from tokenizers import decoders, models, normalizers
+
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abcdeh", "▁a", "▁be", "ab"]
+    merges = [("▁", "a"), ("a", "b"), ("b", "e"), ("▁", "be")]
+    vocabulary = {piece: index for index, piece in enumerate([*pieces, "be"])}
+    library = Library(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    library.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    strip = decoders.Strip(" ", 1, 0)
+    library.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), strip])
+    library.add_special_tokens(["<s>", "</s>"])
+    folder = tmp_path_factory.mktemp("llama2")
+    library.save(str(folder / "tokenizer.json"))
+    return Tokenizer(folder)
+
+
+@QUICK
+@given(text=st.text("ab eh你é😀 ", max_size=30), cut=st.integers(1, 30))
+def test_sentencepiece_spaces_and_bytes(text: str, cut: int, llama2: Tokenizer) -> None:
+    """A space between prompt and output is kept, though decoding the output alone would drop it."""
+    ids = llama2.encode("a" + text)
+    prompt, rest = ids[:cut], ids[cut:]
+    before = llama2.decode(prompt)
+    if "\ufffd" in before:
+        return
+    assert before + "".join(chunks_of(llama2, rest, prompt)) == llama2.decode(ids)
+
+
 def test_a_character_appears_with_its_last_byte(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("龍")
     assert len(ids) == 3, "the character must be cut into bytes for this test"

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -79,12 +79,13 @@ def start(
     size: int = 16,
     prefix: bool = True,
     backend: str = "cpu",
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
 ) -> Run:
     config = LLMEngineConfig(
         model_path=str(folder),
         kv_cache_num_blocks=blocks,
         kv_cache_block_size=size,
-        dtype="float32",
+        dtype=dtype,
         backend_type=backend,
     )
     bundle = open_bundle(config)
@@ -192,6 +193,21 @@ def test_the_built_in_model(expected_tokens: Expected) -> None:
     run.until_done()
     for index, prompt in enumerate(prompts):
         assert run.tokens[str(index)] == expected_tokens(folder, prompt, 24, ignore_eos=True)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_stays_near(
+    dtype: Literal["bfloat16", "float16"], tiny_llama: Path, expected_tokens: Expected
+) -> None:
+    """The first token, where rounding has had no time to add up, is mostly that of float32."""
+    prompts = prompts_of(20, seed=6)
+    run = start(tiny_llama, dtype=dtype)
+    for index, prompt in enumerate(prompts):
+        run.submit(str(index), prompt, greedy(4))
+    run.until_done()
+    assert run.core.stats.dtype == dtype
+    same = [run.tokens[str(i)][:1] == expected_tokens(tiny_llama, prompt, 1) for i, prompt in enumerate(prompts)]
+    assert sum(same) >= 16
 
 
 @pytest.mark.gpu
