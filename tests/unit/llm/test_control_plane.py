@@ -1,6 +1,7 @@
 """The control plane's parts, one by one: classification, admission, choice, embedding in parts, streams."""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
@@ -11,6 +12,7 @@ from sage.common.stack import DaemonStatus, StackStatus
 from sage.llm.asgi import ApiError
 from sage.llm.control_plane import AdmissionQueue, ControlPlaneManager, QueueFull, RequestClassifier, RequestType
 from sage.llm.control_plane.executors.embedding_executor import merge, split_inputs
+from sage.llm.embedding.payload import decode, texts_of
 from sage.llm.gateway.relay import is_complete, split_events
 
 CHAT, GENERATE, EMBED = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
@@ -225,3 +227,26 @@ def test_events_are_only_cut_between_events(pieces: list[bytes]) -> None:
 )
 def test_how_a_stream_ends(last: bytes, rest: bytes, complete: bool) -> None:
     assert is_complete(last, rest) is complete
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from(["model", "stream", "messages", "prompt", "input", "encoding_format", "dimensions"])
+
+
+@pytest.mark.spec("R3")
+@given(path=st.sampled_from([CHAT, GENERATE, EMBED]), body=st.dictionaries(FIELDS, JSON) | JSON)
+def test_any_json_is_classified_or_refused(path: str, body: object) -> None:
+    with contextlib.suppress(ApiError):
+        call = RequestClassifier().classify(path, json.dumps(body).encode())
+        assert json.loads(call.body_for("tiny"))["model"] == "tiny"
+
+
+@pytest.mark.spec("R3")
+@given(body=st.dictionaries(FIELDS, JSON) | JSON)
+def test_any_json_is_embedded_or_refused(body: object) -> None:
+    with contextlib.suppress(ApiError):
+        assert all(isinstance(text, str) for text in texts_of(decode(json.dumps(body).encode()), 10))

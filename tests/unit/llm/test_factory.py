@@ -76,3 +76,13 @@ def test_the_surface_is_complete_sorted_and_lazy() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("package", ["gateway", "embedding"])
+def test_a_daemon_loads_nothing_heavy(package: str) -> None:
+    code = (
+        f"import sys; from sage.llm.{package} import create_app, main; import uvicorn, uvloop, httptools;"
+        "heavy = {'torch', 'transformers', 'httpx', 'pydantic', 'starlette', 'fastapi', 'sqlite3'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -114,3 +114,14 @@ def test_three_thousand_short_texts_a_second() -> None:
     began = time.process_time()
     EMBEDDER.embed_array(texts)
     assert time.process_time() - began < 1.0
+
+
+@pytest.mark.spec("R3")
+@pytest.mark.parametrize(
+    ("piece", "times"), [("x", 1_000_000), ("A1b2-", 200_000), ("语", 100_000), ("a.", 300_000), ("-", 1_000_000)]
+)
+def test_a_megabyte_of_anything_is_embedded_in_moments(piece: str, times: int) -> None:
+    began = time.process_time()
+    vector = EMBEDDER.embed(piece * times)
+    assert time.process_time() - began < 5
+    assert len(vector) == 384

@@ -58,6 +58,7 @@ class FeatureWeights:
 
 WEIGHTS = FeatureWeights()
 _LEAST_KIN = 0.3
+LONG = 48  # longer "words" are keys, hashes, encoded data: they are not remembered and not cut into n-grams
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +74,16 @@ def tokenize(text: str) -> list[Token]:
     """Return the tokens of a text in order; a compound is followed by its parts."""
     tokens: list[Token] = []
     for match in _COMPOUND.findall(text):
-        tokens.extend(_tokens_of(match))
+        tokens.extend(_remembered(match) if len(match) <= LONG else _tokens_of(match))
     return tokens
 
 
 @lru_cache(maxsize=65536)
+def _remembered(word: str) -> tuple[Token, ...]:
+    """Return what `_tokens_of` returns; words of ordinary length come again and again."""
+    return _tokens_of(word)
+
+
 def _tokens_of(word: str) -> tuple[Token, ...]:
     """Return the tokens of one whitespace-free piece: itself, and its parts where it is a compound."""
     if _CJK.search(word):
@@ -134,7 +140,7 @@ _ENDINGS = (
 def token_features(token: Token) -> list[tuple[str, float]]:
     """Return the features of one token: its stem, its thesaurus groups, and for content words its character n-grams."""
     features = [("w:" + token.stem, token.weight), *_kin_features(token)]
-    if not token.content or len(token.stem) < 3 or token.stem.isdigit():
+    if not token.content or not 3 <= len(token.stem) <= LONG or token.stem.isdigit():
         return features
     framed = f"<{token.stem}>"
     grams = [framed[at : at + n] for n in WEIGHTS.gram_sizes for at in range(len(framed) - n + 1) if n < len(framed)]

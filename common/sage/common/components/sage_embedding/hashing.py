@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage.common.components.sage_embedding.base import BaseEmbedding
-from sage.common.components.sage_embedding.features import Token, pair_features, token_features, tokenize
+from sage.common.components.sage_embedding.features import LONG, Token, pair_features, token_features, tokenize
 from sage.common.errors import ConfigError
 
 _CACHE_LIMIT = 100_000
@@ -98,7 +98,9 @@ class HashEmbedding(BaseEmbedding):
         return features
 
     def _hashed(self, token: Token) -> _Hashed:
-        """Return a token's features, hashed; remembered for the tokens seen."""
+        """Return a token's features, hashed; remembered for tokens of ordinary length."""
+        if len(token.stem) > LONG:
+            return self._scatter(token_features(token))
         known = self._tokens.get(token)
         if known is None:
             if len(self._tokens) >= _CACHE_LIMIT:
