@@ -44,6 +44,7 @@ _SECRETS = (
         r"(?i)([\"']?\b[A-Za-z0-9_\-]*(?:api[_\-]?key|secret|password|passwd|access[_\-]?token|auth[_\-]?token|hf_token)"
         r"[\"']?\s*[=:]\s*[\"']?)(?!\*\*\*)[^\s\"',;&}]+"
     ),
+    re.compile(r"(?i)(\btoken[\"']?\s*[=:]\s*[\"']?)[A-Za-z0-9._\-]{16,}"),
     re.compile(r"(://[^\s/:@]+:)[^\s/@]+(?=@)"),
 )
 

@@ -25,6 +25,7 @@ class LogFile:
 
     def open(self) -> int:
         """A descriptor to write to the end of the file. Raises OSError."""
+        self.path.parent.mkdir(mode=0o700, exist_ok=True)  # somebody may have tidied up
         return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def size(self) -> int:

@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from sage.common.home import SageHome
+
+settings.register_profile("sage", deadline=None)  # a busy machine is no failure
+settings.load_profile("sage")
 
 
 @pytest.fixture(autouse=True)

@@ -63,6 +63,7 @@ def test_json_lines_are_objects(home: SageHome) -> None:
         ("?api-key=s3cr3t&x=1", "s3cr3t"),
         ("SAGE_CHAT_API_KEY=token-optional", "token-optional"),
         ("password: hunter2", "hunter2"),
+        ("GET /x?token=0123456789abcdef0 HTTP/1.1", "0123456789abcdef0"),
         ("Authorization: Basic dXNlcjpwYXNz", "dXNlcjpwYXNz"),
     ],
 )
@@ -72,7 +73,16 @@ def test_secrets_are_masked(text: str, secret: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["prompt_tokens=12", "max_tokens: 48", "a task-force", "tokens/s 12.5", "the key is missing", "basic idea"]
+    "text",
+    [
+        "prompt_tokens=12",
+        "max_tokens: 48",
+        "a task-force",
+        "tokens/s 12.5",
+        "token=5",
+        "the key is missing",
+        "basic idea",
+    ],
 )
 def test_harmless_words_stay(text: str) -> None:
     assert redact(text) == text

@@ -1,5 +1,6 @@
 """Settings: which layer wins, and says so."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -128,16 +129,39 @@ def test_dotenv_syntax() -> None:
 
 def test_a_wrong_dotenv_line_is_named() -> None:
     with pytest.raises(ConfigError, match=r"\.env, line 2 is not NAME=value"):
-        parse_dotenv("A=1\nwhat is this\n")
+        parse_dotenv("A=1\nSAGE_LLM_PORT: 8123\n")
+
+
+def test_lines_for_other_tools_do_no_harm() -> None:
+    text = 'CERT="-----BEGIN\nMIIB+/=\n-----END"\n[section]\nif true; then\nB=2\n'
+    assert parse_dotenv(text) == {"CERT": "-----BEGIN", "B": "2"}
 
 
 def test_a_folder_called_dotenv_is_no_file(tmp_path: Path) -> None:
     (tmp_path / ".env").mkdir()
     assert read_dotenv(tmp_path) == {}
     (tmp_path / ".env").rmdir()
-    (tmp_path / ".env").write_bytes(b"\xff\xfe")
+    (tmp_path / ".env").write_bytes(b"\xff\xfe\nA=1\n")
+    assert read_dotenv(tmp_path) == {"A": "1"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("A=1")
+    (tmp_path / ".env").chmod(0)
     with pytest.raises(ConfigError, match="Cannot read"):
         read_dotenv(tmp_path)
+
+
+def test_a_removed_current_directory_is_survived(
+    home: SageHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    (home.project / "sage.toml").write_text("[llm]\nport = 9003\n")
+    assert Settings.load(home, environ={}).port("llm.port") == 9003
 
 
 @pytest.mark.spec("P4")

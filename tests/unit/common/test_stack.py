@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sage.common.atomic import write_json
@@ -132,6 +132,7 @@ def test_a_damaged_file_never_raises(home: SageHome, content: str) -> None:
 
 
 @pytest.mark.spec("R1", "R3")
+@settings(max_examples=40)
 @given(
     st.dictionaries(
         st.sampled_from(["kind", "state", "port", "host", "restarts", "started_at", "exit_code", "health_path"]),

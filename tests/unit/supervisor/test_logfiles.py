@@ -50,6 +50,7 @@ def test_a_fresh_start_begins_a_new_file(log: LogFile) -> None:
 
 
 def test_only_the_user_may_read_it(log: LogFile) -> None:
+    log.path.parent.rmdir()
     os.close(log.open())
     assert log.path.stat().st_mode & 0o077 == 0
 

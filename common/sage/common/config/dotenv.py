@@ -18,7 +18,8 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "$": "$"}
 def parse_dotenv(text: str, origin: str = ".env") -> dict[str, str]:
     """NAME -> value. Quotes, `export`, blank lines and comments are understood; nothing is expanded.
 
-    Raises ConfigError that names the line when one is not NAME=value.
+    The file is shared with other tools, so lines of another syntax are left out; but one that speaks of SAGE and is
+    not NAME=value raises ConfigError, which names it.
     """
     values: dict[str, str] = {}
     for number, raw in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
@@ -26,6 +27,8 @@ def parse_dotenv(text: str, origin: str = ".env") -> dict[str, str]:
         if not line or line.startswith("#"):
             continue
         match = _LINE.fullmatch(line)
+        if match is None and "SAGE_" not in line:
+            continue
         if match is None:
             raise ConfigError(
                 f"{origin}, line {number} is not NAME=value", hint=f"Correct or comment out line {number} of {origin}"
@@ -50,11 +53,11 @@ def read_dotenv(folder: Path) -> dict[str, str]:
     """The `.env` of a folder; empty when there is none. Raises ConfigError when it cannot be read."""
     path = folder / ".env"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):  # a virtual environment is often named .env
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Cannot read {path}", cause=str(error)) from error
+    except OSError as error:
+        raise ConfigError(f"Cannot read {path}", cause=error.strerror or str(error)) from error
     return parse_dotenv(text, str(path))
 
 

@@ -113,7 +113,7 @@ class Settings:
         file); a damaged daemon.json counts as none, because the supervisor repairs it.
         """
         home = home or SageHome.find()
-        folders = [project_dir] if project_dir is not None else list(dict.fromkeys((Path.cwd(), home.project)))
+        folders = [project_dir] if project_dir is not None else _folders(home)
         given = {key: value for key, value in (overrides or {}).items() if value is not None}
         for key in given:
             _known(key, "argument")
@@ -148,6 +148,13 @@ class Settings:
 
     def __iter__(self) -> Iterator[Setting]:
         return (self.get(key) for key in KEYS)
+
+
+def _folders(home: SageHome) -> list[Path]:
+    try:
+        return list(dict.fromkeys((Path.cwd(), home.project)))
+    except FileNotFoundError:  # the current directory was removed
+        return [home.project]
 
 
 def _typed(spec: SettingKey, value: Value, origin: str) -> Value:
