@@ -36,16 +36,17 @@ class Feed:
         while True:
             if not self.paused or self._once:
                 self._once = False
-                self._look(*await loop.run_in_executor(self._thread, self._collect))
+                log = self._tail
+                snapshot, tail = await loop.run_in_executor(self._thread, self._collect, log)
+                self._look(snapshot, tail if log is self._tail else Tail())  # another log was chosen meanwhile
             try:
                 await asyncio.wait_for(self._wake.wait(), self.interval)
             except TimeoutError:
                 continue
             self._wake.clear()
 
-    def _collect(self) -> tuple[Snapshot, Tail]:
-        tail = self._tail
-        return self.collector.collect(), tail.poll() if tail is not None else Tail()
+    def _collect(self, log: LogTail | None) -> tuple[Snapshot, Tail]:
+        return self.collector.collect(), log.poll() if log is not None else Tail()
 
     def refresh(self) -> None:
         """Look now, also while paused."""
