@@ -12,7 +12,7 @@ import pytest
 from sage.cli.stack.compare import differences
 from sage.cli.stack.plan import StackRequest, make_plan
 from sage.common.config.ports import SagePorts
-from sage.common.errors import ConfigError, ModelError, PortInUseError
+from sage.common.errors import ConfigError, ModelError, PortInUseError, UsageError
 from sage.common.home import SageHome
 from sage.common.stack import DaemonStatus, StackStatus
 
@@ -96,6 +96,16 @@ def test_only_the_gateway_is_opened_to_other_machines(sage_home: SageHome) -> No
         "engine": "127.0.0.1",
         "embedding": "127.0.0.1",
     }
+    assert "other machines can reach it" in plan.notes[0]
+
+
+@pytest.mark.spec("X12")
+@pytest.mark.parametrize("host", ["256.1.1.1", "203.0.113.7", "no such host", "::zz"])
+def test_an_address_of_another_machine_is_refused(host: str, sage_home: SageHome) -> None:
+    with pytest.raises(UsageError) as caught:
+        make_plan(StackRequest(host=host), sage_home, NOTHING)
+    assert host in caught.value.title
+    assert caught.value.hint == "sage llm serve --host 127.0.0.1"
 
 
 def test_without_embedding(sage_home: SageHome) -> None:

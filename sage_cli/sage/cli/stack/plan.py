@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, field
 
 from sage.cli.chosen import chosen
+from sage.cli.stack.address import check_host
 from sage.cli.stack.models import HASH, Model, find_embedding_model, find_llm_model
 from sage.common.config.ports import LOOPBACK, SagePorts
 from sage.common.config.settings import Settings
@@ -78,7 +79,7 @@ _PLACES = {
 def make_plan(request: StackRequest, home: SageHome, running: StackStatus) -> StackPlan:
     """The daemons of the stack that do not run yet, with free ports and models that are there.
 
-    Raises ModelError, PortInUseError or ConfigError before anything is started.
+    Raises ModelError, PortInUseError, ConfigError or UsageError (no such address) before anything is started.
     """
     models = {ENGINE: find_llm_model(request.model), EMBEDDING: find_embedding_model(request.embedding_model)}
     settings = Settings.load(home)
@@ -86,6 +87,9 @@ def make_plan(request: StackRequest, home: SageHome, running: StackStatus) -> St
     alive = {daemon.name: daemon for daemon in running.daemons if daemon.running}
     taken = {daemon.port for daemon in alive.values()}
     plan = StackPlan()
+    exposed = check_host(request.host)
+    if exposed and GATEWAY not in alive:
+        plan.notes.append(exposed)
     for name, place in _PLACES.items():
         if name in alive or (name == EMBEDDING and request.no_embedding):
             continue
