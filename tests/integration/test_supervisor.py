@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import stat
@@ -322,6 +323,21 @@ def test_term_ends_everything(stack: TinyStack) -> None:
     until(lambda: stack.processes() == [], "the supervisor and its daemon are gone")
     assert stack.farewell("engine") == ""
     assert stack.now().state == "stopped"
+
+
+@pytest.mark.spec("R1")
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="Linux only")
+def test_a_full_disk_does_not_keep_it_from_stopping(stack: TinyStack) -> None:
+    """No file can grow any more: neither daemon.json nor the log can be written."""
+    stack.client.start([stack.spec("gateway", "gateway"), stack.spec("engine")])
+    before = stack.home.daemon_json.read_text()
+    resource.prlimit(stack.client.ensure_running(), resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    assert {daemon.state for daemon in stack.client.stop()} == {"stopped"}
+    assert stack.processes() == []
+    assert stack.home.daemon_json.read_text() == before
+    status = read_status(stack.home)
+    assert (status.supervisor_alive, status.running) == (False, False), "the truth in spite of an old file"
+    assert stack.client.start([stack.spec()])[0].state == "ready"
 
 
 def test_each_start_has_its_own_log(stack: TinyStack) -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sage.common import daemon_scan
 from sage.common.config.ports import SagePorts, port_holder
 from sage.common.home import SageHome
 from sage.common.logs import get_logger, tail
@@ -242,12 +243,10 @@ class Daemon:
     def _stranger_on_port(self) -> str:
         """Whether the one who answers on our port is not our daemon: who it is, else ""."""
         holder = port_holder(self.spec.port)
-        if holder is None or holder.pid == 0 or self._handle is None:
+        if holder is None or holder.pid == 0:
             return ""
-        try:
-            if os.getsid(holder.pid) == self._handle.identity.pid:
-                return ""
-        except OSError:
+        family = daemon_scan.daemon_environments(self._home, self.spec.name)  # it or a worker of it
+        if any(pid == holder.pid for pid, _ in family):
             return ""
         return f"port {self.spec.port} is held by pid {holder.pid}: {holder.command}"
 

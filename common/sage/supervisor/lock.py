@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -33,6 +34,7 @@ def take_lock(home: SageHome, wait_s: float = 0.0) -> int | None:
                 return None
             time.sleep(0.05)
             continue
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps(ProcessIdentity.current()._asdict()).encode(), 0)
+        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, without a name in it
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, json.dumps(ProcessIdentity.current()._asdict()).encode(), 0)
         return fd
