@@ -163,8 +163,11 @@ def _without_reader(error: BaseException | None) -> BaseException | None:
 
 def _stop(jobs: list[LocalJob]) -> None:
     """Let running jobs run out; a Ctrl-C meanwhile aborts them."""
+    running = [job for job in jobs if job.ended_at is None]
     try:
-        for job in jobs:
+        if running:
+            session.say_stopping()
+        for job in running:
             job.cancel()
         for job in jobs:
             job.wait()

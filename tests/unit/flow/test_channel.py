@@ -6,11 +6,16 @@ import random
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sage.core.api import LocalEnvironment
+from sage.core.graph import build_plan
 from sage.core.runtime.channel import InputGate
 from sage.core.runtime.events import Barrier, EndOfStream, Item, JobAborted, Watermark
+from sage.core.runtime.local.wiring import JobContext, wire
+from sage.core.runtime.services import ServiceRegistry
+from sage.core.runtime.settings import RuntimeSettings
 
 END = EndOfStream()
 
@@ -76,6 +81,7 @@ def test_a_sender_that_ends_completes_a_barrier() -> None:
     assert taken(one) == [Barrier(7)]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(0, 6), st.randoms(use_true_random=False))
 def test_nothing_overtakes_a_barrier(senders: int, barriers: int, chance: random.Random) -> None:
     """Each sender numbers its records by the barriers before them; no record comes out on the wrong side."""
@@ -148,3 +154,22 @@ def test_abort_wakes_who_waits(waits: str) -> None:
     one.abort()
     assert caught.wait(5)
     thread.join()
+
+
+def test_control_events_keep_their_place_in_a_task() -> None:
+    """A task sends what it made of the records before an event before the event itself."""
+    env = LocalEnvironment("task")
+    env.from_collection([0]).flat_map(lambda x: [x, x]).sink(print)
+    roomy = RuntimeSettings(channel_capacity=100)
+    context = JobContext("id", "task", roomy, ServiceRegistry(), threading.Event(), threading.Event())
+    tasks, (before, after) = wire(build_plan(env._graph, range(3), 1, chaining=False), context)
+    for item in ([1, 2], Watermark(5), [3], [4], Barrier(1), [], Watermark(9), END):
+        before.put(0, item)
+    assert tasks[1].run() is None
+    seen: list[Item] = []
+    for item in taken(after):
+        if isinstance(item, list) and seen and isinstance(seen[-1], list):
+            seen[-1].extend(item)
+        else:
+            seen.append(item)
+    assert seen == [[1, 1, 2, 2], Watermark(5), [3, 3, 4, 4], Barrier(1), Watermark(9), END]

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sage.common.errors import PipelineError
@@ -163,6 +163,7 @@ class TestPartitioning:
         assert len(set(equal)) == 1
         assert len({key_group(key) for key in equal}) == 1
 
+    @settings(deadline=None)
     @given(st.lists(st.text(max_size=5) | st.integers() | st.none(), max_size=200), st.integers(1, 8))
     def test_a_key_goes_to_one_subtask_and_keeps_its_order(self, keys: list[Any], targets: int) -> None:
         records = list(enumerate(keys))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import uuid
 import weakref
@@ -129,10 +128,10 @@ class LocalEnvironment:
         plan = self._plan(pipelines)
         job = self._job(plan)
         handle = JobHandle(job)
-        session.current().submitted(job)
-        job.start()
         if block:
-            self._run_out(handle)
+            self._run_out(job, handle)
+        else:
+            self._start(job)
         return handle
 
     def explain(self, format: Literal["text", "json"] = "text") -> str:  # noqa: A002 - the word for it
@@ -202,13 +201,19 @@ class LocalEnvironment:
         path = self._origin.file
         return LocalJob(plan, context, running.reporter(path=path, parallelism=self.parallelism))
 
-    def _run_out(self, handle: JobHandle) -> None:
+    def _start(self, job: LocalJob) -> None:
+        session.current().submitted(job)
+        job.start()
+
+    def _run_out(self, job: LocalJob, handle: JobHandle) -> None:
         """Wait for the end. The first Ctrl-C stops the reading, the second one everything."""
         interrupts = 0
         while True:
             try:
-                if interrupts == 1:
-                    print("stopping: what was read still runs out (Ctrl-C again aborts)", file=sys.stderr, flush=True)
+                if interrupts == 0:
+                    self._start(job)
+                elif interrupts == 1:
+                    session.say_stopping()
                     handle.cancel()
                 elif interrupts > 1:
                     handle.abort()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sage.core.api.local_environment import LocalEnvironment
     from sage.core.runtime.local.job import LocalJob
 
-__all__ = ["Session", "current", "use", "warn"]
+__all__ = ["Session", "current", "say_stopping", "use", "warn"]
 
 log = logging.getLogger("sage.core")
 
@@ -78,6 +78,11 @@ def warn(text: str) -> None:
     """Tell the person at the terminal."""
     current().warnings.append(text)
     print(f"warning: {text}", file=sys.stderr)
+
+
+def say_stopping() -> None:
+    """After the first Ctrl-C."""
+    print("stopping: what was read still runs out (Ctrl-C again aborts)", file=sys.stderr, flush=True)
 
 
 def _existing_home() -> SageHome | None:

@@ -64,13 +64,10 @@ class LocalJob:
         return collect(self._tasks)
 
     def start(self) -> None:
-        """Start all threads; called once."""
+        """Start the job; called once. An interrupt (Ctrl-C) here finds it either not started or wholly started."""
         self.state = JobState.RUNNING
         self.started_at = time.time()
         threading.Thread(target=self._watch, name=f"{self.name}-watch", daemon=False).start()
-        for task in self._tasks:
-            name = f"{self.name}/{task.plan.name}-{task.subtask}"
-            threading.Thread(target=self._run, args=(task,), name=name, daemon=True).start()
 
     def wait(self, timeout: float | None = None) -> bool:
         """True once the job has ended."""
@@ -100,6 +97,9 @@ class LocalJob:
             self._change.set()
 
     def _watch(self) -> None:
+        for task in self._tasks:
+            name = f"{self.name}/{task.plan.name}-{task.subtask}"
+            threading.Thread(target=self._run, args=(task,), name=name, daemon=True).start()
         while True:
             self._on_report(self)
             if self._change.wait(REPORT_EVERY_S):
