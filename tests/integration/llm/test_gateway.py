@@ -3,6 +3,8 @@
 import asyncio
 import io
 import json
+import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -378,3 +380,41 @@ async def test_a_gateway_without_engines_is_healthy_and_not_ready(daemon: Start,
     async with http.post(gate.url + CHAT, json=HELLO) as response:
         assert response.status == 503
         assert "sage llm serve" in (await response.json())["error"]["message"]
+
+
+@pytest.mark.slow
+@pytest.mark.spec("G6")
+async def test_many_clients_that_stay_and_leave_lose_no_place(upstream: Start, gateway: Start, http: Http) -> None:
+    """300 streams through 4 places; a third of the clients leaves somewhere. Nobody gets an internal error."""
+    engine = await upstream()
+
+    async def stream(exchange: Any) -> None:
+        await exchange.begin_stream()
+        for _ in range(3):
+            await exchange.event({"choices": []})
+            await asyncio.sleep(0.001)
+        await exchange.event(b"[DONE]")
+        await exchange.end_stream()
+
+    engine.on[CHAT] = stream
+    gate = await gateway(engine, args=("--max-running", "4", "--max-waiting", "20"))
+    chance = random.Random(7)
+    seen: Counter[object] = Counter()
+
+    async def client(patience: float | None) -> None:
+        try:
+            async with (
+                asyncio.timeout(patience),
+                http.post(gate.url + CHAT, json={**HELLO, "stream": True}) as response,
+            ):
+                body = await response.read()
+                seen[response.status if response.status != 200 else b"[DONE]" in body] += 1
+        except TimeoutError:
+            seen["left"] += 1
+
+    for _ in range(10):
+        await asyncio.gather(*(client(chance.random() * 0.05 if chance.random() < 0.4 else None) for _ in range(30)))
+    assert set(seen) <= {True, "left", 429}
+    assert seen[True] > 0 < seen["left"]
+    await _metric(http, gate.url, "sage_gateway_inflight 0.0")
+    await _metric(http, gate.url, "sage_gateway_queue_depth 0.0")

@@ -5,7 +5,7 @@ import contextlib
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sage.common.stack import DaemonStatus, StackStatus
@@ -88,6 +88,8 @@ async def test_retry_after_follows_how_long_requests_take() -> None:
 
 
 @given(st.lists(st.sampled_from(["enter", "leave", "cancel"]), max_size=40))
+@example(["enter", "enter", "enter", "cancel", "leave", "enter"])
+@example(["enter", "enter", "enter", "enter", "leave", "cancel", "leave"])
 def test_places_are_never_lost(steps: list[str]) -> None:
     async def play() -> None:
         queue = AdmissionQueue(max_running=2, max_waiting=3)

@@ -56,7 +56,7 @@ class AdmissionQueue:
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():
                 self._hand_on()  # admitted and cancelled at the same moment: the next one gets the place
-            else:
+            elif place in self._waiting:  # else its turn had come already, and passed to the next one
                 self._waiting.remove(place)
             raise
         return self.clock()
