@@ -12,7 +12,7 @@ from sage.tui.feed import Feed
 async def settle(holds: Any) -> None:
     """Give the loop time until something holds."""
     async with asyncio.timeout(10):
-        while not holds():
+        while not holds():  # noqa: ASYNC110 - the other side is a thread
             await asyncio.sleep(0.01)
 
 

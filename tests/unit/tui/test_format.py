@@ -15,6 +15,10 @@ def test_count(value: float | None, text: str) -> None:
     assert show.count(value) == text
 
 
+def test_number_of_speaks_plainly() -> None:
+    assert [show.number_of(n, "error") for n in (0, 1, 13, None)] == ["0 errors", "1 error", "13 errors", "– errors"]
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(None, "–"), (0, "0"), (3.254, "3.25"), (48.12, "48.1"), (999.94, "999.9"), (1234, "1234"), (12_345, "12.3k")],

@@ -5,7 +5,21 @@ Every function takes ``None`` for "not known" and then gives a dash, so that cal
 
 from __future__ import annotations
 
-__all__ = ["age", "bar", "chart", "clean", "clip", "count", "duration", "latency", "percent", "rate", "size", "spark"]
+__all__ = [
+    "age",
+    "bar",
+    "chart",
+    "clean",
+    "clip",
+    "count",
+    "duration",
+    "latency",
+    "number_of",
+    "percent",
+    "rate",
+    "size",
+    "spark",
+]
 
 DASH = "–"
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -21,6 +35,11 @@ def count(value: float | None) -> str:
             scaled = value / divisor
             return f"{scaled:.0f}{unit}" if not unit or scaled >= 100 else f"{scaled:.1f}{unit}"
     return f"{value:.1e}"
+
+
+def number_of(value: float | None, what: str) -> str:
+    """A quantity of something: ``1 error``, ``13 errors``, ``– errors``."""
+    return f"{count(value)} {what}{'s' * (value != 1)}"
 
 
 def rate(value: float | None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from textual.content import Content
 
 from sage.tui.data.model import EngineView, Snapshot
-from sage.tui.format import chart, count, percent, rate
+from sage.tui.format import chart, count, number_of, percent, rate
 from sage.tui.widgets.draw import dim, fields, gauge, line, mark, quantile_head, quantile_row, stale
 from sage.tui.widgets.panel import Panel
 
@@ -58,7 +58,7 @@ def _engine(engine: EngineView, width: int, height: int) -> list[Content]:
     done = sum(number for _, number in engine.requests)
     bad = sum(number for reason, number in engine.requests if reason in {"error", "cancelled"})
     failed = f" · {count(bad)} failed" if bad else ""
-    lines.append(line(dim(f"{count(done)} requests · {count(engine.tokens)} tokens{failed}")))
+    lines.append(line(dim(f"{number_of(done, 'request')} · {number_of(engine.tokens, 'token')}{failed}")))
     if engine.prefix_hits is not None:
         lines.append(line(dim(f"prefix cache hits {percent(engine.prefix_hits)}")))
     return lines

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from textual.content import Content
 
 from sage.tui.data.model import EmbeddingView, GatewayView, Snapshot
-from sage.tui.format import chart, clip, count, latency, percent, rate
+from sage.tui.format import chart, clip, count, latency, number_of, percent, rate
 from sage.tui.widgets.draw import dim, fields, line, mark, quantile_head, quantile_row, stale
 from sage.tui.widgets.panel import Panel
 
@@ -42,10 +42,10 @@ def _gateway(gateway: GatewayView, embeddings: tuple[EmbeddingView, ...], width:
         quantile_row("1st tok", gateway.ttft, width),
     ]
     rejected = f" · {count(gateway.rejected)} refused" if gateway.rejected else ""
-    lines.append(line(dim(f"{count(gateway.total)} requests · {count(gateway.errors)} errors{rejected}")))
+    lines.append(line(dim(f"{number_of(gateway.total, 'request')} · {number_of(gateway.errors, 'error')}{rejected}")))
     if height < 9:
         lines += [
-            line(dim("embed/s "), (rate(view.text_rate), "bold"), dim(f"  {count(view.texts)} texts"))
+            line(dim("embed/s "), (rate(view.text_rate), "bold"), dim(f"  {number_of(view.texts, 'text')}"))
             for view in embeddings[:1]
         ]
     for route in sorted(gateway.routes, key=lambda route: -route.total):
@@ -74,5 +74,5 @@ class EmbeddingPanel(Panel):
             *(line((row, "$primary")) for row in chart(view.text_history, width, rows)),
             quantile_head(width),
             quantile_row("Answer", view.latency, width),
-            line(dim(f"{count(view.texts)} texts embedded")),
+            line(dim(f"{number_of(view.texts, 'text')} embedded")),
         ][:height]
