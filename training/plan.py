@@ -34,8 +34,8 @@ PHASES = (
     Phase("warm-up", WARM_UP, 800, longest=192),
     Phase("easy", EASY, 800, longest=256),
     Phase("many questions", MANY, 1256, longest=480),
-    Phase("compact", COMPACT, 900, longest=480),
-    Phase("as in use", IN_USE, 800, longest=480),
+    Phase("compact", COMPACT, 360, longest=480),
+    Phase("as in use", IN_USE, 1340, longest=480),
 )
 
 
