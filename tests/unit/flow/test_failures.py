@@ -242,6 +242,35 @@ def test_exit_inside_a_pipeline_fails_the_job(where: str) -> None:
     assert "exit(3)" in failure(env).cause
 
 
+def test_more_tasks_than_the_machine_gives_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, []
+
+    def limited(thread: threading.Thread) -> None:
+        started.append(thread.name)
+        if len([name for name in started if name.startswith("many/")]) > 12:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    env = LocalEnvironment("many", {"parallelism": 50})
+    env.from_collection(range(100)).map(lambda x: x).sink(lambda x: None)
+    error = failure(env)
+    assert "51 tasks" in error.title
+    assert "lower the parallelism" in error.hint
+
+
+def test_a_huge_record_is_shown_short() -> None:
+    env = LocalEnvironment("test")
+    env.from_collection([{"key": ["x" * 1_000_000] * 1000}]).map(lambda x: x["no"]).print()
+    assert len(failure(env).cause) < 300
+
+
+def test_odd_names_are_only_names() -> None:
+    env = LocalEnvironment("test 'x'")
+    env.from_collection([0]).map(divide, name='a"b\n\0→').print(name="{}" + "'" * 3)
+    assert "ZeroDivisionError" in failure(env).cause
+
+
 def test_a_record_that_cannot_be_shown() -> None:
     class Shy:
         def __repr__(self) -> str:
@@ -252,4 +281,4 @@ def test_a_record_that_cannot_be_shown() -> None:
 
     env = LocalEnvironment("test")
     env.from_collection([Shy()]).map(lambda x: x / 1).print()
-    assert "of type Shy" in failure(env).cause
+    assert "Shy instance" in failure(env).cause

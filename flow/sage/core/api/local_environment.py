@@ -7,6 +7,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -198,8 +199,9 @@ class LocalEnvironment:
             aborted=threading.Event(),
             owner=self,
         )
-        path = self._origin.file
-        return LocalJob(plan, context, running.reporter(path=path, parallelism=self.parallelism))
+        path = Path(self._origin.file)
+        where = str(path.resolve()) if path.is_file() else self._origin.file
+        return LocalJob(plan, context, running.reporter(path=where, parallelism=self.parallelism))
 
     def _start(self, job: LocalJob) -> None:
         session.current().submitted(job)

@@ -54,7 +54,7 @@ class LogicalGraph:
         source: SourceSpec | None = None,
     ) -> LogicalNode:
         """Append an operator; a name that is taken gets a number: `map`, `map-2`."""
-        unique = self._unique(name or str(kind))
+        unique = self._unique(str(name or kind).replace("\0", ""))
         node = LogicalNode(
             index=len(self.nodes),
             kind=kind,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import reprlib
+
 from sage.common.errors import PipelineError
 from sage.core.graph.origin import Origin, raised_at
 
 __all__ = ["operator_failed"]
 
 _SHOWN = 120  # characters of a record
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _SHOWN
 
 
 def operator_failed(
@@ -30,8 +34,5 @@ def operator_failed(
 
 
 def _shown(record: object) -> str:
-    try:
-        text = repr(record)
-    except Exception:  # a user's __repr__ may do anything
-        return f"of type {type(record).__name__}"
+    text = _repr.repr(record)  # short for long collections, and for a __repr__ that raises
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

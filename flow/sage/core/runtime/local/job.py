@@ -96,10 +96,24 @@ class LocalJob:
         if self._alive == 0:
             self._change.set()
 
-    def _watch(self) -> None:
-        for task in self._tasks:
+    def _start_tasks(self) -> None:
+        for number, task in enumerate(self._tasks):
             name = f"{self.name}/{task.plan.name}-{task.subtask}"
-            threading.Thread(target=self._run, args=(task,), name=name, daemon=True).start()
+            try:
+                threading.Thread(target=self._run, args=(task,), name=name, daemon=True).start()
+            except RuntimeError as error:  # no more threads
+                with self._lock:
+                    self._alive -= len(self._tasks) - number
+                    self.error = PipelineError(
+                        f"The {len(self._tasks)} tasks of {self.name!r} cannot all be started",
+                        cause=f"{error} (after {number})",
+                        hint="lower the parallelism",
+                    )
+                self.abort()
+                return
+
+    def _watch(self) -> None:
+        self._start_tasks()
         while True:
             self._on_report(self)
             if self._change.wait(REPORT_EVERY_S):
