@@ -86,8 +86,8 @@ MANY = replace(PROSE, facts=(2, 8), turns=(2, 6))
 COMPACT = replace(PROSE, facts=(2, 8), turns=(3, 7), limits=(20, 20, 60, 120), unknown=0.15, near=0.2)
 IN_USE = Mix(
     weights=(
-        ("prose", 3.5), ("context", 3), ("manual", 3.2), ("memory", 5), ("lookup", 0.2), ("echo", 0.3), ("unknowable", 0.6),
-        ("greeting", 0.35), ("classify", 0.6), ("json", 0.6), ("text", 0.1),
+        ("prose", 3.5), ("context", 3), ("manual", 3.2), ("memory", 5), ("lookup", 0.2), ("echo", 0.3),
+        ("unknowable", 0.6), ("greeting", 0.35), ("classify", 0.6), ("json", 0.6), ("text", 0.1),
     ),
     facts=(1, 8), limits=(20, 60, 160, 240), turns=(2, 5), unknown=0.18, near=0.25,
 )  # fmt: skip
