@@ -32,11 +32,11 @@ def launch(
         with _term_like_ctrl_c():
             with _interrupt_later():
                 client.ensure_running()
-            hopeless = [daemon.name for daemon in before.daemons if daemon.state == "backing-off"]
-            if hopeless and before.supervisor_alive:
-                client.stop(hopeless)
+            waiting = [daemon.name for daemon in before.daemons if daemon.state == "backing-off"]
+            if waiting and before.supervisor_alive:
+                client.stop(waiting)
             client.start(plan.specs, wait=True, on_event=on_event, notes=plan.notes)
-            return _all_ready(home, plan.specs)
+            return _all_ready(home, plan)
     except (SageError, KeyboardInterrupt) as error:
         say(
             "Interrupted; stopping what was started …"
@@ -67,26 +67,25 @@ def take_down(home: SageHome, specs: list[DaemonSpec], before: StackStatus) -> N
         SupervisorClient(home).stop(names)
 
 
-def _all_ready(home: SageHome, specs: list[DaemonSpec]) -> StackStatus:
+def _all_ready(home: SageHome, plan: StackPlan) -> StackStatus:
     """Wait also for daemons that somebody else is just starting; raise DaemonError for one that cannot come up."""
-    deadline = time.monotonic() + max([spec.ready_timeout_s for spec in specs], default=60)
-    ours = {spec.name for spec in specs}
+    deadline = time.monotonic() + max([spec.ready_timeout_s for spec in plan.specs], default=60)
     while True:
         stack = read_status(home)
-        coming = [d for d in stack.daemons if d.state != "ready" and (d.name in ours or d.state != "stopped")]
-        if not coming and ours <= {daemon.name for daemon in stack.daemons}:
+        coming = [daemon for daemon in stack.daemons if daemon.name in plan.wanted and daemon.state != "ready"]
+        if not coming and plan.wanted <= {daemon.name for daemon in stack.daemons}:
             return stack
         if not stack.supervisor_alive:
             raise DaemonError("The services were stopped while they started", hint="sage llm serve")
         failed = [daemon for daemon in coming if daemon.state in _HOPELESS]
         if failed or time.monotonic() > deadline:
-            worst = (failed or coming)[0]
-            raise DaemonError(
-                f"{worst.name} is not ready (it is {worst.state})",
-                cause=worst.last_error,
-                hint=f"sage llm logs {worst.name}",
-            )
+            raise _not_ready((failed or coming)[0])
         time.sleep(_POLL_SECONDS)
+
+
+def _not_ready(daemon: DaemonStatus) -> DaemonError:
+    title = f"{daemon.name} is not ready (it is {daemon.state})"
+    return DaemonError(title, cause=daemon.last_error, hint=f"sage llm logs {daemon.name}")
 
 
 @contextmanager

@@ -53,8 +53,9 @@ class StackRequest:
 
 @dataclass(slots=True)
 class StackPlan:
-    """The daemons to start, and what a person should know about them (a port that moved)."""
+    """The daemons that shall run, those of them to start, and what a person should know (a port that moved)."""
 
+    wanted: set[str] = field(default_factory=set)
     specs: list[DaemonSpec] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -91,7 +92,10 @@ def make_plan(request: StackRequest, home: SageHome, running: StackStatus) -> St
     if exposed and GATEWAY not in alive:
         plan.notes.append(exposed)
     for name, place in _PLACES.items():
-        if name in alive or (name == EMBEDDING and request.no_embedding):
+        if name == EMBEDDING and request.no_embedding:
+            continue
+        plan.wanted.add(name)
+        if name in alive:
             continue
         host = request.host if name == GATEWAY else LOOPBACK
         port, note = _port(place, asked[name], settings, home, host, taken)

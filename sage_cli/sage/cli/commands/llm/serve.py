@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sage.cli.output import duration, emit_json, result, say, style, table
+from sage.cli.output import duration, emit_json, result, say, table
 from sage.cli.stack.compare import differences
 from sage.cli.stack.events import EventLines
 from sage.cli.stack.models import BUILTIN
@@ -63,7 +63,8 @@ def _bring_up(request: StackRequest, home: SageHome) -> StackStatus:
             hint=f"sage llm stop && {request.typed()}",
         )
     plan = make_plan(request, home, before)
-    if not plan.specs and before.supervisor_alive and all(d.state in ("ready", "stopped") for d in before.daemons):
+    ready = {daemon.name for daemon in before.daemons if daemon.state == "ready"}
+    if before.supervisor_alive and plan.wanted <= ready:
         say("Already running.")
         return before
     from sage.cli.stack.launch import launch
@@ -82,8 +83,8 @@ def _show(stack: StackStatus, home: SageHome, *, as_json: bool) -> None:
 
         emit_json(as_dict(stack, home))
         return
-    rows = [(style(d.name, "bold"), d.url + ("/v1" if d.kind == "gateway" else ""), d.model)
-            for d in stack.daemons if d.running]  # fmt: skip
+    running = [daemon for daemon in stack.daemons if daemon.running]
+    rows = [(d.name, d.url + ("/v1" if d.kind == "gateway" else ""), d.model) for d in running]
     for line in table(rows, ("SERVICE", "URL", "MODEL")):
         result(line)
     if any(daemon.model == BUILTIN for daemon in stack.daemons):
