@@ -9,24 +9,37 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.nn.functional import embedding, linear, rms_norm, silu
+from torch import Tensor, addmm, float32, mm
+from torch.nn.functional import embedding, rms_norm, silu
 
 from sagellm_core.layers.attention import AttentionMetadata, TorchPagedAttention
 from sagellm_core.layers.rope import rope_tables, rotate
 from sagellm_core.models.config import ModelConfig
 from sagellm_core.models.weights import WeightReader
 
+# A tied head shares the embedding's memory, unless a second copy in the faster order is small.
+_COPY_TIED_UP_TO = 32 << 20
+
 
 @dataclass(slots=True)
 class Linear:
-    """`x @ weight.T + bias`; weight is (outputs, inputs)."""
+    """`x @ weight + bias`; weight is (inputs, outputs), see `laid_out`."""
 
     weight: Tensor
     bias: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+        return mm(x, self.weight) if self.bias is None else addmm(self.bias, x, self.weight)
+
+
+def laid_out(matrix: Tensor) -> Tensor:
+    """A checkpoint's (outputs, inputs) matrix as (inputs, outputs), in the memory order that its device likes.
+
+    On a CPU a single float32 row is twice as fast over rows of outputs (181 against 355 µs for the built-in model's 21
+    matrices); elsewhere the transposed view is as good and costs nothing.
+    """
+    turned = matrix.t()
+    return turned.contiguous() if matrix.device.type == "cpu" and matrix.dtype is float32 else turned
 
 
 @dataclass(slots=True)
@@ -48,7 +61,7 @@ class Llama:
         embed: Tensor,
         layers: list[LlamaLayer],
         norm: Tensor,
-        head: Tensor,
+        head: Linear,
         rope: tuple[Tensor, Tensor],
     ) -> None:
         self.config = config
@@ -79,7 +92,7 @@ class Llama:
             x = x + self._mlp(layer, self._norm(x, layer.mlp_norm))
         if sample_rows is not None:
             x = x[sample_rows]
-        return linear(self._norm(x, self.norm), self.head)
+        return self.head(self._norm(x, self.norm))
 
     def _attend(
         self,
@@ -119,12 +132,13 @@ def load_llama(
     embed = tensor("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
     tied = config.tie_word_embeddings or "lm_head.weight" not in reader
     head = embed if tied else tensor("lm_head.weight", config.vocab_size, config.hidden_size)
+    shares_memory = tied and embed.nbytes > _COPY_TIED_UP_TO
     return Llama(
         config,
         embed,
         [_load_layer(config, reader, index, dtype, device) for index in range(config.num_layers)],
         tensor("model.norm.weight", config.hidden_size),
-        head,
+        Linear(head.t() if shares_memory else laid_out(head)),
         rope_tables(config.rope, config.head_dim, max_position, device),
     )
 
@@ -140,7 +154,7 @@ def _load_layer(
         paths = [f"{prefix}.{name}" for name in names]
         weight = reader.stack([f"{path}.weight" for path in paths], rows, columns, dtype, device)
         bias = reader.stack([f"{path}.bias" for path in paths], rows, 0, dtype, device) if with_bias else None
-        return Linear(weight, bias)
+        return Linear(laid_out(weight), bias)
 
     def norm(name: str) -> Tensor:
         return reader.stack([f"{prefix}.{name}.weight"], [hidden], 0, dtype, device)
