@@ -262,7 +262,7 @@ def test_a_supervisor_that_cannot_start_says_why(stack: TinyStack) -> None:
     stack.home.daemon_json.mkdir()
     with pytest.raises(DaemonError, match="did not start: Cannot read"):
         stack.client.ensure_running()
-    assert stack.processes() == []
+    until(lambda: stack.processes() == [], "it ends after its last words")
 
 
 def raw(stack: TinyStack, line: bytes) -> dict[str, object]:

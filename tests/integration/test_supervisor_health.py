@@ -23,7 +23,7 @@ from sage.supervisor.supervisor import Supervisor
 QUICK = Tuning(
     backoff_base_s=0.05,
     probe_interval_s=0.05,
-    probe_timeout_s=0.2,
+    probe_timeout_s=0.5,
     ready_poll_s=0.02,
     failures_to_unhealthy=2,
     failures_to_restart=4,
@@ -111,11 +111,11 @@ async def test_an_engine_that_calls_itself_broken_is_restarted_a_gateway_is_not(
 
 @pytest.mark.spec("R1", "X12")
 async def test_a_daemon_that_never_becomes_ready_fails_with_the_reason(stack: TinyStack) -> None:
-    spec = stack.spec(mode="starting", ready_timeout_s=1.0)
+    spec = stack.spec(mode="starting", ready_timeout_s=2.0)
     async with supervising(stack, spec) as supervisor:
         status = supervisor.daemons["engine"].status
         assert status.state == "failed"
-        assert status.last_error.startswith("not ready after 1 s: told so")
+        assert status.last_error.startswith("not ready after 2 s: told so")
         assert "starting with" in status.last_error, "the last log lines"
 
 

@@ -202,8 +202,10 @@ class Daemon:
     async def _until_ready(self) -> str:
         """Wait for readiness; why it did not come, or "" when it did or the process ended or is to be stopped."""
         deadline = asyncio.get_running_loop().time() + self.spec.ready_timeout_s
+        told = ""  # its own words are worth more than a later silence
         while not self._over():
             health = await self._look()
+            told = told if told and health.probe is Probe.SILENT else health.reason
             if health.probe is Probe.OK and not self._over():
                 self._restarts.ready(asyncio.get_running_loop().time())
                 self._was_ready = True
@@ -211,7 +213,7 @@ class Daemon:
                 self._set("ready", "")
                 return ""
             if asyncio.get_running_loop().time() >= deadline:
-                return f"not ready after {self.spec.ready_timeout_s:g} s: {health.reason}"
+                return f"not ready after {self.spec.ready_timeout_s:g} s: {told}"
             await self._pause(self._tuning.ready_poll_s)
         return ""
 
@@ -237,7 +239,7 @@ class Daemon:
         if health.probe is Probe.OK and self.status.state == "starting":
             stranger = self._stranger_on_port()
             if stranger:
-                return Health(Probe.SILENT, stranger)
+                return Health(Probe.NOT_READY, stranger)
         return health
 
     def _stranger_on_port(self) -> str:
