@@ -81,6 +81,22 @@ def test_the_counters_are_right_after_a_failure() -> None:
     assert handle.status() == "failed"
 
 
+def test_the_counters_of_branches_after_a_failure() -> None:
+    """A record that failed in one branch did not come to the ones after it."""
+    env = LocalEnvironment("test")
+    stream = env.from_collection([5, 0])
+    stream.map(lambda x: x, name="before").sink(lambda x: None, name="out-1")
+    stream.map(divide, name="fails").sink(lambda x: None, name="out-2")
+    stream.map(lambda x: x, name="after").filter(lambda x: True, name="kept").sink(lambda x: None, name="out-3")
+    handle = env.submit(block=False)
+    with pytest.raises(PipelineError):
+        handle.wait()
+    rows = {row.operator: (row.records_in, row.records_out) for row in handle.metrics().operators}
+    assert rows["from_collection"] == rows["before"] == rows["out-1"] == (2, 2)
+    assert rows["fails"] == (2, 1)
+    assert rows["out-2"] == rows["after"] == rows["kept"] == rows["out-3"] == (1, 1)
+
+
 def test_every_kind_of_operator_is_named() -> None:
     def boom(*_: Any) -> Any:
         raise ValueError("boom")

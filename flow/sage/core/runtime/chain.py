@@ -86,11 +86,10 @@ class Chain:
         self._timed = _Loop(operators, names, timed=True)
 
     def run(self, batch: Batch) -> None:
-        """Take the records through the chain, in order; raises what the functions raise."""
-        self._loop(self._plain, batch)
+        """Take the records through the chain, in order; raises what the functions raise.
 
-    def run_sampled(self, batch: Batch) -> None:
-        """As `run`, with a clock around each operator for the first record; its shares stand for the batch."""
+        A clock stands around each operator for the first record; its shares of the time stand for the batch.
+        """
         started = time.perf_counter()
         self._loop(self._timed, batch[:1])
         if len(batch) > 1:

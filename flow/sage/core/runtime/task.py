@@ -129,7 +129,7 @@ class Task:
             whole = position == 0 and len(batch) <= self._slice
             part = batch if whole else batch[position : position + self._slice]
             started = time.monotonic()
-            self.chain.run_sampled(part)
+            self.chain.run(part)
             for output in self._outputs:
                 output.flush_if_due()
             ended = time.monotonic()
