@@ -291,6 +291,19 @@ def test_a_client_that_leaves_cancels_its_request(stream: bool, server: Server, 
     until(lambda: server.metric("requests_running") == 0 == server.metric("kv_cache_usage_ratio"), what="blocks free")
 
 
+@pytest.mark.spec("G6")
+def test_a_client_that_does_not_read_holds_up_nobody(server: Server, until: Until) -> None:
+    body = json.dumps({**ENDLESS, "n": 2, "stream": True}).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with socket.socket() as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        silent.connect((server.http.base_url.host, server.http.base_url.port or 0))
+        silent.sendall(head + body)
+        until(lambda: server.metric("requests_running") == 2, what="both choices run")
+        assert server.post("/v1/completions", prompt="quick", max_tokens=2).status_code == 200
+    until(lambda: server.metric("requests_running") == 0, what="the engine is idle again")
+
+
 # -- life of the process -----------------------------------------------------------------------------------------------
 
 
