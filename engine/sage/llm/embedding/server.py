@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 seconds=round(time.perf_counter() - started, 3),
             )
             serve(app, sock)
+            _log.info("embedding server stopped")
     except SageError as error:
         return report(error)
     except KeyboardInterrupt:

@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 seconds=round(time.perf_counter() - started, 3),
             )
             serve(app, sock)
+            _log.info("gateway stopped")
     except SageError as error:
         return report(error)
     except KeyboardInterrupt:
