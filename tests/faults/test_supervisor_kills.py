@@ -1,9 +1,15 @@
 """kill -9 of daemons, of the supervisor, of both: status tells the truth, stop works, the next start recovers."""
 
+import contextlib
 import json
+import os
+import random
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -239,3 +245,32 @@ def test_killing_again_and_again_leaves_nothing_behind(stack: TinyStack) -> None
     stack.client.stop()
     assert stack.processes() == []
     assert json.loads(stack.home.daemon_json.read_text())["supervisor"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.spec("R1")
+def test_a_kill_at_any_moment_leaves_what_the_next_start_mends(stack: TinyStack) -> None:
+    """The supervisor is killed somewhere in the middle of a start, a stop or a restart, at moments drawn by lot."""
+    chance = random.Random(7)
+    specs = [stack.spec("gateway", "gateway"), stack.spec("engine")]
+    acts: list[Callable[[], object]] = [partial(stack.client.start, specs), stack.client.stop, stack.client.restart]
+    for turn in range(6):
+        act = acts[turn % 3]
+        if turn % 3:
+            stack.client.start(specs)
+        killer = threading.Timer(chance.uniform(0.0, 0.4), kill_any_supervisor, [stack])
+        killer.start()
+        with contextlib.suppress(DaemonError, ConnectionError):
+            act()
+        killer.join()
+        assert [daemon.state for daemon in stack.client.start(specs)] == ["ready", "ready"]
+        assert len(stack.processes()) == 3, "no daemon twice, no second supervisor"
+    stack.client.stop()
+    assert stack.processes() == []
+
+
+def kill_any_supervisor(stack: TinyStack) -> None:
+    pid = read_status(stack.home).supervisor_pid
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
