@@ -144,6 +144,46 @@ def test_cancel_wakes_a_source_that_waits() -> None:
     never.set()
 
 
+def test_a_source_is_not_read_on_after_cancel() -> None:
+    """One that was quick and became slow: what it gives later is not taken from it."""
+    read: list[int] = []
+    out: list[int] = []
+    slow, go = threading.Event(), threading.Semaphore(0)
+
+    def source() -> Iterator[int]:
+        for number in itertools.count():
+            if number == 2000:
+                slow.set()
+            if number >= 2000:
+                go.acquire(timeout=10)
+            read.append(number)
+            yield number
+
+    env = LocalEnvironment("later")
+    env.from_source(source).sink(out.append)
+    handle = env.submit(block=False)
+    assert slow.wait(10)
+    handle.cancel()
+    assert handle.wait(10) == "cancelled"
+    go.release(100)
+    deadline = time.monotonic() + 5
+    while any(thread.name.endswith("-reader") for thread in threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert out == list(range(2000))
+    assert len(read) <= 2001
+
+
+def test_a_file_that_is_read_stays_open(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "lines").write_text("a\nb\n")
+    with open(tmp_path / "lines") as lines:
+        out: list[str] = []
+        env = LocalEnvironment("file")
+        env.from_source(lines).map(str.strip).sink(out.append)
+        env.submit()
+        assert not lines.closed
+    assert out == ["a", "b"]
+
+
 def test_abort_leaves_a_hanging_function_behind() -> None:
     never, hanging = threading.Event(), threading.Event()
 

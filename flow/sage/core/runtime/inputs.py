@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Protocol
 
 from sage.core.api.function.base_function import StopSignal
@@ -84,7 +83,7 @@ class ReaderInput:
         self._room = threading.Condition(lock)
         self._chunk = 1
         self._done = False
-        self._closed = False
+        self._over = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._read, name=f"{name}-reader", daemon=True)
         self._started = False
@@ -101,6 +100,8 @@ class ReaderInput:
         if not self._started:
             self._started = True
             self._thread.start()
+        if self._stopping.is_set():
+            self._over = True
         deadline = None if timeout is None else time.monotonic() + timeout
         stop_by: float | None = None
         with self._arrived:
@@ -112,6 +113,7 @@ class ReaderInput:
                 if self._done:
                     return EndOfStream()
                 if self._stopping.is_set():
+                    self._over = True
                     if stop_by is None:
                         stop_by = time.monotonic() + _JOIN
                     if time.monotonic() >= stop_by:
@@ -131,7 +133,7 @@ class ReaderInput:
     def close(self) -> None:
         """Tell the reader to stop; one that is blocked in the user's code is left behind (a daemon thread)."""
         with self._room:
-            self._closed = True
+            self._over = True
             self._room.notify_all()
         if self._started:
             self._thread.join(_JOIN)
@@ -142,9 +144,8 @@ class ReaderInput:
             try:
                 self._pump(iterator)
             finally:
-                close = getattr(iterator, "close", None)
-                if callable(close):
-                    close()
+                if isinstance(iterator, Generator):
+                    iterator.close()
         except BaseException as error:  # handed to the task's thread
             self._error = error
         with self._arrived:
@@ -152,29 +153,26 @@ class ReaderInput:
             self._arrived.notify_all()
 
     def _pump(self, iterator: Iterator[Any]) -> None:
-        """One record at a time while the source is slow, in chunks while it is quick."""
-        records = self._records
-        while not self._is_over():
-            started = time.monotonic()
-            record = next(iterator, _END)
-            if record is _END:
+        """Tell the task of every record while the source is slow, of every chunk while it is quick."""
+        append, taken, started = self._records.append, 0, time.monotonic()
+        for record in iterator:
+            append(record)
+            if self._over:
                 return
-            records.append(record)
-            if self._chunk > 1:
-                records.extend(islice(iterator, self._chunk - 1))
-            with self._arrived:
-                self._arrived.notify()
-            self._chunk = min(_CHUNK, self._chunk * 4) if time.monotonic() - started < _QUICK else 1
-            if len(records) >= self._capacity:
-                self._wait_for_room()
+            taken += 1
+            if taken >= self._chunk:
+                with self._arrived:
+                    self._arrived.notify()
+                if len(self._records) >= self._capacity:
+                    self._wait_for_room()
+                now = time.monotonic()
+                self._chunk = min(_CHUNK, self._chunk * 4) if now - started < _QUICK else 1
+                taken, started = 0, now
 
     def _wait_for_room(self) -> None:
         with self._room:
-            while len(self._records) > self._capacity // 2 and not self._is_over():
+            while len(self._records) > self._capacity // 2 and not (self._over or self._aborted.is_set()):
                 self._room.wait(_POLL)
-
-    def _is_over(self) -> bool:
-        return self._closed or self._stopping.is_set() or self._aborted.is_set()
 
 
 def calls(function: Callable[[], Any]) -> Iterator[Any]:
@@ -186,7 +184,7 @@ def calls(function: Callable[[], Any]) -> Iterator[Any]:
             return
         if isinstance(record, StopSignal) or record is StopSignal:
             return
-        if isinstance(record, Iterator) and hasattr(record, "send"):
+        if isinstance(record, Generator):
             yield from record
             return
         yield record
