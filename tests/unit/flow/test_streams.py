@@ -79,7 +79,7 @@ class TestFunctions:
         assert collected(env().from_collection([1]).map(Callable())) == [2]
 
     def test_the_base_class_alone_is_enough(self) -> None:
-        """As the seeds write it: BaseFunction with `execute`, or with `process`, in a map."""
+        """As the documents write it: BaseFunction with `execute`, or with `process`, in a map."""
 
         class Step(BaseFunction):
             def execute(self, data: int) -> dict[str, int]:
