@@ -15,7 +15,7 @@ COMMON_WORDS = 600
 TOKENIZER_EXAMPLES = 20_000
 MUON_LR = 0.02
 ADAM_LR = 3e-3
-RATE_POINTS = ((0, 0.0), (100, 1.0), (2000, 1.0), (2160, 0.5), (2856, 0.35), (3700, 0.28), (4556, 0.0))
+RATE_POINTS = ((0, 0.0), (100, 1.0), (2000, 1.0), (2160, 0.5), (2856, 0.35), (3700, 0.28), (4850, 0.0))
 """(step, factor of the learning rate); between two points the factor is linear."""
 
 
@@ -35,7 +35,7 @@ PHASES = (
     Phase("easy", EASY, 800, longest=256),
     Phase("many questions", MANY, 1256, longest=480),
     Phase("compact", COMPACT, 360, longest=480),
-    Phase("as in use", IN_USE, 1340, longest=480),
+    Phase("as in use", IN_USE, 1634, longest=480),
 )
 
 
