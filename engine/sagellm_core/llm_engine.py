@@ -29,13 +29,12 @@ from sagellm_core.models.bundle import ModelBundle, open_bundle
 from sagellm_core.request_state import RequestState
 from sagellm_core.text.chat_template import FALLBACK_STOP
 from sagellm_core.text.output import OutputText
+from sagellm_core.text.tokenizer import LONG_TEXT
 from sagellm_protocol.errors import ErrorCode
 from sagellm_protocol.messages import Request, Response, StreamEvent
 from sagellm_protocol.sampling import SamplingParams
 
 __all__ = ["LLMEngine"]
-
-_TEXT_ON_THREAD = 4096
 
 
 class LLMEngine:
@@ -213,8 +212,7 @@ class LLMEngine:
             raise invalid(f"a request with the id {request.request_id!r} is already running", "request_id")
 
     async def _encode(self, request: Request, bundle: ModelBundle) -> list[int]:
-        size = len(request.prompt) if request.prompt is not None else _message_size(request)
-        if size > _TEXT_ON_THREAD:
+        if _size(request) >= LONG_TEXT:
             return await asyncio.to_thread(bundle.encode, request)
         return bundle.encode(request)
 
@@ -303,8 +301,18 @@ def _request(
     return Request(request_id=request_id or uuid4().hex, prompt=prompt, sampling_params=params, max_tokens=max_tokens)
 
 
-def _message_size(request: Request) -> int:
-    return sum(len(message.content or "") for message in request.messages or [])
+def _size(request: Request) -> int:
+    """About how much there is to render and to encode: characters, token ids, messages and parts of messages."""
+    if request.messages is None:
+        return len(request.prompt or "")
+    size = len(request.messages)
+    for message in request.messages:
+        content = message.content
+        if isinstance(content, list):
+            size += sum(1 + len(str(part.get("text", ""))) for part in content)
+        else:
+            size += len(content or "")
+    return size
 
 
 def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:

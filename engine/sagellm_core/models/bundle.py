@@ -38,17 +38,30 @@ class ModelBundle:
         return InProcessExecutor(self.config, self.shape, self.folder, self.max_model_len)
 
     def encode(self, request: Request) -> list[int]:
-        """Token ids of a request's prompt or messages. Raises EngineError for ids outside the vocabulary."""
+        """Token ids of a request's prompt or messages.
+
+        Raises EngineError for ids outside the vocabulary, and for a text far beyond the context, which is not read to
+        its end: encoding megabytes would take minutes.
+        """
         if request.messages is not None:
             text = self.template.render(request.messages, _template_variables(request.metadata))
-            return self.tokenizer.encode(text, add_special_tokens=self.template.is_fallback)
+            return self._tokens(text, "messages", add_special_tokens=self.template.is_fallback)
         if isinstance(request.prompt, str):
-            return self.tokenizer.encode(request.prompt)
+            return self._tokens(request.prompt, "prompt", add_special_tokens=True)
         ids = request.prompt or []
         wrong = [token for token in ids if not 0 <= token < self.shape.vocab_size]
         if wrong:
             raise invalid(f"token id {wrong[0]} is outside the vocabulary of {self.shape.vocab_size}", "prompt")
         return ids
+
+    def _tokens(self, text: str, field: str, *, add_special_tokens: bool) -> list[int]:
+        if self.tokenizer.exceeds(text, self.max_model_len):
+            raise invalid(
+                f"the prompt has more than {2 * self.max_model_len} tokens, but the model's context is "
+                f"{self.max_model_len} tokens",
+                field,
+            )
+        return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
     def stop_ids(self, params: SamplingParams) -> frozenset[int]:
         """Tokens that end an answer with these parameters."""

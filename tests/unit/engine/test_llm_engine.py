@@ -182,6 +182,30 @@ async def test_what_cannot_run_is_refused_before_the_first_event(
             await anext(engine.stream(prompt))
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"prompt": "long " * 100_000},
+        {"messages": [Message(role="user", content=[{"type": "text", "text": "long " * 100_000}])]},
+        {"messages": [Message(role="user")] * 50_000},
+    ],
+    ids=["prompt", "part", "messages"],
+)
+async def test_a_huge_prompt_is_refused_beside_other_work(source: dict[str, Any], tiny_llama: Path) -> None:
+    """Encoding holds neither the event loop nor the GIL, and stops where it is clear that the prompt cannot fit."""
+    async with running(tiny_llama) as engine:
+        refusal = asyncio.create_task(engine.execute(Request(**source)))
+        turns = 0
+        while not refusal.done():
+            turns += 1
+            await asyncio.sleep(0)
+        response = await refusal
+    assert turns > 20
+    assert response.error is not None
+    assert response.error.code is ErrorCode.INVALID_ARGUMENT
+    assert "more than 512 tokens, but the model's context is 256 tokens" in response.error.message
+
+
 async def test_a_full_queue_refuses_and_recovers(tiny_llama: Path) -> None:
     async with running(tiny_llama, max_batch_size=1, max_waiting_requests=1) as engine:
         streams = [engine.stream("busy", sampling_params=ENDLESS) for _ in range(2)]
