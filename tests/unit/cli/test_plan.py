@@ -183,6 +183,15 @@ def test_differences_to_what_runs() -> None:
     ]
 
 
+@pytest.mark.spec("X6", "R4")
+def test_another_address_is_a_difference() -> None:
+    before = running(gateway=("", 3333))
+    before.daemons[0].host = "127.0.0.1"
+    assert differences(StackRequest(host="0.0.0.0"), before) == ["gateway listens on 127.0.0.1, not on 0.0.0.0"]
+    before.daemons[0].host = "0.0.0.0"
+    assert differences(StackRequest(host="0.0.0.0"), before) == []
+
+
 def test_another_model_is_a_difference(tmp_path: pathlib.Path) -> None:
     folder = tmp_path / "tiny"
     folder.mkdir()

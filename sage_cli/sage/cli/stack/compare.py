@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sage.cli.stack.models import find_embedding_model, find_llm_model
 from sage.cli.stack.plan import EMBEDDING, ENGINE, GATEWAY, StackRequest
+from sage.common.config.ports import LOOPBACK
 from sage.common.stack import StackStatus
 
 
@@ -32,4 +33,6 @@ def differences(request: StackRequest, running: StackStatus) -> list[str]:
             found.append(f"{name} listens on port {daemon.port}, not {port}")
         if name == EMBEDDING and request.no_embedding:
             found.append("the embedding server runs")
+        if name == GATEWAY and request.host not in (LOOPBACK, daemon.host):
+            found.append(f"{name} listens on {daemon.host}, not on {request.host}")
     return found

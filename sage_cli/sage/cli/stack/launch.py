@@ -77,13 +77,14 @@ def _all_ready(home: SageHome, plan: StackPlan) -> StackStatus:
             return stack
         if not stack.supervisor_alive:
             raise DaemonError("The services were stopped while they started", hint="sage llm serve")
-        failed = [daemon for daemon in coming if daemon.state in _HOPELESS]
-        if failed or time.monotonic() > deadline:
-            raise _not_ready((failed or coming)[0])
+        if time.monotonic() > deadline or any(daemon.state in _HOPELESS for daemon in coming):
+            raise not_ready(coming)
         time.sleep(_POLL_SECONDS)
 
 
-def _not_ready(daemon: DaemonStatus) -> DaemonError:
+def not_ready(coming: list[DaemonStatus]) -> DaemonError:
+    """The error for daemons that were started and did not come up: of the one that failed first of all."""
+    daemon = max(coming, key=lambda daemon: daemon.state in _HOPELESS)
     title = f"{daemon.name} is not ready (it is {daemon.state})"
     return DaemonError(title, cause=daemon.last_error, hint=f"sage llm logs {daemon.name}")
 

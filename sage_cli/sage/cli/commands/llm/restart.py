@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from sage.cli.output import duration, emit_json, say
 from sage.common.errors import NotRunningError
 from sage.common.home import SageHome
 from sage.common.stack import read_status
+
+if TYPE_CHECKING:
+    from sage.common.stack import StackStatus
 
 
 def restart(
@@ -24,17 +27,35 @@ def restart(
     before = read_status(home)
     if not before.running and not before.supervisor_alive:
         raise NotRunningError("There is nothing to restart", cause="No service runs.", hint="sage llm serve")
-    from sage.cli.commands.llm.status import as_dict
+    from sage.cli.stack.launch import not_ready
     from sage.cli.stack.names import check_names
     from sage.supervisor import SupervisorClient
 
-    check_names(list(names or []), before, "sage llm restart")
+    wanted = list(names or [])
+    check_names(wanted, before, "sage llm restart")
+    _check_known(wanted, before)
     started = time.monotonic()
     client = SupervisorClient(home)
     client.ensure_running()
-    client.restart(list(names) if names else None)
+    coming = [daemon for daemon in client.restart(wanted or None) if daemon.state != "ready"]
+    if coming:
+        raise not_ready(coming)
     if json:
+        from sage.cli.commands.llm.status import as_dict
+
         emit_json(as_dict(read_status(home), home))
     else:
-        what = ", ".join(names) if names else "all services"
+        what = ", ".join(wanted) or "all services"
         say(f"Restarted {what} in {duration(time.monotonic() - started)}.")
+
+
+def _check_known(names: list[str], before: StackStatus) -> None:
+    """Raise NotRunningError for a service that fell together with its supervisor: the next one knows nothing of it."""
+    lost = [] if before.supervisor_alive else [d.name for d in before.daemons if d.state == "dead"]
+    lost = [name for name in lost if not names or name in names]
+    if lost:
+        raise NotRunningError(
+            f"Not running any more: {', '.join(lost)}",
+            cause="The supervisor, which would have started it again, is gone too.",
+            hint="Bring back what is missing:  sage llm serve",
+        )
