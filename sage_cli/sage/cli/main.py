@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         # What is imported now stays until the end: looking through it for garbage is a tenth of a short command's time.
         gc.disable()
+    _open_streams()
     args, debug = _take_debug(list(sys.argv[1:] if argv is None else argv))
     if args in (["--version"], ["-V"]):  # without Typer: this costs no more than the interpreter
         from sage.common._version import __version__
@@ -39,10 +40,25 @@ def _run(args: list[str], debug: bool) -> int:
         code = root().main(args=args, prog_name="sage", standalone_mode=False)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
-        from sage.cli.failure import report
-
-        return report(error, debug=debug, command=" ".join(args))
+        return _report(error, args, debug)
+    except SystemExit as left:  # click's own answer where nobody reads stdout any more
+        if not isinstance(left.__context__, BrokenPipeError):
+            raise
+        return _report(left.__context__, args, debug)
     return code if isinstance(code, int) else 0
+
+
+def _report(error: BaseException, args: list[str], debug: bool) -> int:
+    from sage.cli.failure import report
+
+    return report(error, debug=debug, command=" ".join(args))
+
+
+def _open_streams() -> None:
+    """Let /dev/null stand in for the standard streams that the caller closed (``sage … >&-``)."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - until the end; it takes the free descriptor
 
 
 def _take_debug(args: list[str]) -> tuple[list[str], bool]:

@@ -18,6 +18,7 @@ def test_init_makes_a_project(cli: Any) -> None:
     assert (made.code, made.out) == (0, "my-project\n")
     assert "sage run local pipeline.py" in made.err
     assert pathlib.Path("my-project/pipeline.py").is_file()
+    assert "cd 'my folder/second'  &&" in cli("init", "my folder/second", "--template", "minimal").err
     told = json.loads(cli("init", "other", "--template", "minimal", "--json").out)
     assert "other/pipeline.py" in told["files"]
 
@@ -125,4 +126,21 @@ def test_a_reader_that_leaves_early_is_no_error(home: pathlib.Path) -> None:
         child.stdout.readline()
         child.stdout.close()
         assert child.stderr.read() == ""
-        assert child.wait(timeout=30) in (0, 1)
+        assert child.wait(timeout=30) == 0
+
+
+@pytest.mark.spec("X11", "X12")
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("llm status >&-", 3),
+        ("llm status 2>&-", 3),
+        ("init --list <&- >&- 2>&-", 0),
+        ("embed <&-", 2),
+        ("no-such-command 2>&-", 2),
+    ],
+)
+def test_closed_standard_streams_are_no_error(command: str, code: int, home: pathlib.Path) -> None:
+    done = subprocess.run(["bash", "-c", f"{SAGE} {command}"], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "fault in SAGE" not in done.stderr

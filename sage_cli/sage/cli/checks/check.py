@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 
@@ -14,3 +15,8 @@ class Check:
     status: Literal["ok", "warn", "fail"]
     detail: str
     next: str = ""
+
+
+def nearest_existing(path: Path) -> Path:
+    """``path``, or the nearest folder above it that is there: where it would be made."""
+    return next(place for place in (path, *path.parents) if place.exists())

@@ -6,9 +6,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-from sage.cli.checks.check import Check
+from sage.cli.checks.check import Check, nearest_existing
 from sage.common.config.ports import SagePorts
 from sage.common.home import SageHome
 
@@ -44,11 +43,13 @@ def accelerator() -> Check:
 
 def disk(home: SageHome) -> Check:
     """Room for state, logs and models where ``.sage/`` stands."""
-    place = _existing(home.root)
+    place = nearest_existing(home.root)
     free = shutil.disk_usage(place).free
     detail = f"{free / _GIB:.1f} GB free at {place}"
     if free < NO_DISK:
-        return Check("disk", "fail", detail, f"Free some space, or move the state:  export SAGE_HOME={_elsewhere()}")
+        return Check(
+            "disk", "fail", detail, f"Free some space, or move the state:  export SAGE_HOME=/path/with/space/.sage"
+        )
     if free < LITTLE_DISK:
         return Check("disk", "warn", detail, "Models need space: free some before you fetch one.")
     return Check("disk", "ok", detail)
@@ -91,11 +92,3 @@ def _cpus() -> str:
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return f"{usable} core{'s' if usable != 1 else ''}"
-
-
-def _existing(path: Path) -> Path:
-    return next(place for place in (path, *path.parents) if place.exists())
-
-
-def _elsewhere() -> str:
-    return "/path/with/space/.sage"

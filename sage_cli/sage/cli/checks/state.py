@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sage.cli.checks.check import Check
+from sage.cli.checks.check import Check, nearest_existing
 from sage.common.config.ports import SagePorts, port_holder
 from sage.common.home import SageHome
 from sage.common.stack import read_status
@@ -26,7 +26,7 @@ def ports(home: SageHome) -> list[Check]:
 def state_directory(home: SageHome) -> Check:
     """Where SAGE keeps its state, and whether it can write there."""
     root = home.root
-    place = next(path for path in (root, *root.parents) if path.exists())
+    place = nearest_existing(root)
     step = "Make it writable, or choose another place:  export SAGE_HOME=/path/to/state"
     if not place.is_dir():
         return Check("state directory", "fail", f"{place} is not a folder", step)

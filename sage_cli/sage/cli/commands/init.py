@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -40,4 +41,4 @@ def init(
         return
     result(str(folder))
     say(f"Made {folder} from the template {template}: {len(files)} files.")
-    say(f"Next:  cd {folder}  &&  sage llm serve  &&  sage run local pipeline.py")
+    say(f"Next:  cd {shlex.quote(str(folder))}  &&  sage llm serve  &&  sage run local pipeline.py")
