@@ -6,6 +6,7 @@ import json
 import pathlib
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,12 @@ def test_any_order_of_changes(steps: list[tuple[str, int]]) -> None:
         assert store.get_vector(key) == {"id": key, "vector": [key, number], "metadata": {"number": number}}
 
 
+def test_a_single_vector_needs_no_lists() -> None:
+    store = VDBService()
+    assert store.add([1.0, 2.0], ids="one", metadata={"name": "east"}) == ["one"]
+    assert store.list_vectors() == [{"id": "one", "metadata": {"name": "east"}}]
+
+
 class TestErrors:
     def test_dimensions_must_fit(self) -> None:
         store = VDBService()
@@ -162,6 +169,40 @@ class TestErrors:
         with pytest.raises(ServiceError, match="differ in number"):
             store.add([[1, 2]], ids=["a", "b"])
         assert store.count() == 0
+
+    @pytest.mark.parametrize("wrong", [[["list"]], [("tuple", 1)], [1.5], [None], [True], [b"bytes"]])
+    def test_an_id_is_what_a_file_can_hold(self, wrong: Any) -> None:
+        """Anything else could be added and saved, and then never be loaded again."""
+        store = VDBService()
+        with pytest.raises(ServiceError, match="no id of a vector"):
+            store.add([[1, 2]], ids=wrong)
+        assert store.count() == 0
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda store: store.add([1.0, 2.0], metadata=["text"]),
+            lambda store: store.search([1.0, 2.0], top_k="3"),
+            lambda store: store.search([1.0, 2.0], top_k=2.5),
+            lambda store: store.search([1.0, 2.0], filter=["name"]),
+            lambda store: store.search([]),
+            lambda store: store.add([1e300, 1.0]),
+            lambda store: store.add([3e38, 3e38]),
+            lambda _: VDBService(dim="3"),  # type: ignore[arg-type]
+            lambda _: VDBService(dim=2.5),  # type: ignore[arg-type]
+        ],
+    )
+    def test_wrong_arguments_are_errors_of_the_service(self, call: Callable[[VDBService], object]) -> None:
+        for store in (VDBService(), VDBService(dim=2)):
+            with pytest.raises(ServiceError):
+                call(store)
+            assert store.count() == 0
+
+    def test_nothing_to_add_adds_nothing(self) -> None:
+        """A document without a single passage is no fault."""
+        store = VDBService(dim=2)
+        assert store.add([], metadata=[]) == []
+        assert store.search(np.empty((0, 2))) == []
 
     def test_arguments(self) -> None:
         with pytest.raises(ServiceError, match="metric"):
@@ -191,6 +232,12 @@ class TestKeeping:
         assert other.load_index(tmp_path / "store") == 2
         assert other.search([1, 2], 1)[0].id == "a"
 
+    def test_numbers_of_numpy_are_ids(self, tmp_path: pathlib.Path) -> None:
+        store = VDBService(path=tmp_path)
+        store.add([[1, 2]], ids=[np.int64(7)])  # type: ignore[list-item]
+        store.close()
+        assert VDBService(path=tmp_path).list_vectors() == [{"id": 7, "metadata": {}}]
+
     def test_saving_again_replaces_and_leaves_no_litter(self, tmp_path: pathlib.Path) -> None:
         store = VDBService()
         for number in range(3):
@@ -214,7 +261,9 @@ class TestKeeping:
             store.save_index(tmp_path)
         assert VDBService(path=tmp_path).count() == 1
 
-    @pytest.mark.parametrize("damage", ["cut", "text", "missing", "pickle", "version", "lengths"])
+    @pytest.mark.parametrize(
+        "damage", ["cut", "text", "missing", "pickle", "version", "lengths", "ids", "twice", "metadata"]
+    )
     def test_a_damaged_store_says_so(self, tmp_path: pathlib.Path, damage: str) -> None:
         store = VDBService()
         store.add([[1, 2], [3, 4]])
@@ -232,8 +281,11 @@ class TestKeeping:
             np.savez(vectors, vectors=np.array([object()], dtype=object))
         elif damage == "version":
             manifest.write_text(json.dumps(known | {"version": 99}))
+        elif damage == "metadata":
+            manifest.write_text(json.dumps(known | {"metadata": ["a", "b"]}))
         else:
-            manifest.write_text(json.dumps(known | {"ids": [1]}))
+            ids = {"lengths": [1], "ids": [["a"], "b"], "twice": [1, 1]}[damage]
+            manifest.write_text(json.dumps(known | {"ids": ids}))
         with pytest.raises(ServiceError):
             VDBService(path=tmp_path)
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from sage.common.errors import ServiceError
 from sage.middleware.services.vdb import storage
+from sage.middleware.services.vdb.arguments import (
+    Filter,
+    VectorId,
+    checked_ids,
+    checked_metadata,
+    matrix,
+    predicate,
+    whole_number,
+)
 from sage.middleware.services.vdb.flat_index import FlatIndex, Metric, Vectors
 
 __all__ = ["Hit", "VDBService"]
-
-VectorId: TypeAlias = str | int
-Filter: TypeAlias = Mapping[str, Any] | Callable[[dict[str, Any]], object]
 
 
 class Hit(dict[str, Any]):
@@ -46,11 +52,9 @@ class VDBService:
     def __init__(self, dim: int | None = None, *, metric: Metric = "cosine", path: str | Path | None = None) -> None:
         if metric not in get_args(Metric):
             raise ServiceError(f"There is no metric {metric!r}", cause=f"known: {', '.join(get_args(Metric))}")
-        if dim is not None and dim < 1:
-            raise ServiceError("A vector has at least one dimension", cause=f"got dim={dim!r}")
         self._metric: Metric = metric
         self._path = Path(path) if path is not None else None
-        self._index = FlatIndex(dim, metric) if dim is not None else None
+        self._index = FlatIndex(whole_number("dim, the dimension,", dim), metric) if dim is not None else None
         self._ids: list[VectorId] = []
         self._rows: dict[VectorId, int] = {}
         self._metadata: list[dict[str, Any]] = []
@@ -64,19 +68,22 @@ class VDBService:
     def add(
         self,
         vectors: npt.ArrayLike,
-        ids: Sequence[VectorId] | None = None,
-        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        ids: Sequence[VectorId] | VectorId | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | Mapping[str, Any] | None = None,
     ) -> list[VectorId]:
         """Add vectors, shape (n, dim) or (dim,), and return their ids; an id that exists is replaced.
 
-        Without `ids` they are numbered. `metadata` is a mapping for each vector. Raises ServiceError when dimension or
-        lengths do not fit or a value is not finite; nothing is added then.
+        Without `ids` they are numbered. `metadata` is a mapping for each vector. For a single vector both may stand
+        without a list around them. Raises ServiceError when dimension or lengths do not fit, a value is not finite, or
+        an id is neither a string nor a whole number; nothing is added then.
         """
-        rows = _matrix(vectors)
+        rows = matrix(vectors)
+        kept = checked_metadata(metadata, len(rows))
+        given = checked_ids(ids) if ids is not None else None
         with self._lock:
-            self._check(rows)
-            chosen = self._numbered(len(rows)) if ids is None else list(ids)
-            kept = [dict(entry or {}) for entry in metadata] if metadata is not None else [{} for _ in rows]
+            if rows.size:
+                self._check(rows)
+            chosen = self._numbered(len(rows)) if given is None else given
             if not len(chosen) == len(kept) == len(rows):
                 raise ServiceError(
                     "Vectors, ids and metadata differ in number",
@@ -97,13 +104,13 @@ class VDBService:
         `filter` is a function of the metadata, or a mapping: a field must equal the value, or be one of a list.
         Raises ServiceError when the dimension does not fit.
         """
-        if isinstance(top_k, bool) or top_k < 1:
-            raise ServiceError("top_k must be at least 1", cause=f"got {top_k!r}")
+        top_k = whole_number("top_k", top_k)
+        queries = matrix(query)
         batch = np.ndim(query) == 2
-        queries = _matrix(query)
-        accepts = _predicate(filter)
+        accepts = predicate(filter)
         with self._lock:
-            self._check(queries)
+            if not (batch and queries.size == 0):
+                self._check(queries)
             self._searches += len(queries)
             if self._index is None or self._index.count == 0:
                 found: list[list[Hit]] = [[] for _ in queries]
@@ -126,7 +133,7 @@ class VDBService:
 
     def delete_vectors(self, ids: Iterable[VectorId] | VectorId) -> int:
         """Remove these vectors; unknown ids are passed over. Returns how many were removed."""
-        wanted = [ids] if isinstance(ids, (str, int)) else list(ids)
+        wanted = checked_ids(ids)
         with self._lock:
             return sum(self._remove(vector_id) for vector_id in wanted)
 
@@ -198,6 +205,8 @@ class VDBService:
             self.save_index()
 
     def _check(self, rows: Vectors) -> None:
+        if rows.shape[1] == 0:
+            raise ServiceError("The vector has no dimensions", cause="it is empty")
         dim = self._index.dim if self._index is not None else rows.shape[1]
         if rows.shape[1] != dim:
             raise ServiceError(
@@ -267,21 +276,6 @@ class VDBService:
         return folder
 
 
-def _matrix(vectors: npt.ArrayLike) -> Vectors:
-    """float32, shape (n, dim), finite."""
-    try:
-        rows = np.atleast_2d(np.asarray(vectors, np.float32))
-    except (TypeError, ValueError) as error:
-        raise ServiceError("These are no vectors", cause=str(error)) from error
-    if rows.size == 0:
-        return rows.reshape(0, rows.shape[-1])
-    if rows.ndim != 2:
-        raise ServiceError("These are no vectors", cause=f"an array of shape {rows.shape}, not (n, dim)")
-    if not np.isfinite(rows).all():
-        raise ServiceError("A vector holds a value that is not finite", cause="NaN or infinity")
-    return rows
-
-
 def _best(scores: Vectors, count: int) -> npt.NDArray[np.intp]:
     """The rows of the `count` highest scores, best first; equal scores in the order of the rows."""
     if count < len(scores):
@@ -292,19 +286,3 @@ def _best(scores: Vectors, count: int) -> npt.NDArray[np.intp]:
         rows = np.arange(len(scores))
     order: npt.NDArray[np.intp] = rows[np.argsort(-scores[rows], kind="stable")]
     return order
-
-
-def _predicate(accepted: Filter | None) -> Callable[[dict[str, Any]], object] | None:
-    if accepted is None or callable(accepted):
-        return accepted
-    fields = dict(accepted)
-
-    def matches(metadata: dict[str, Any]) -> bool:
-        return all(
-            metadata.get(name) in value
-            if isinstance(value, (list, tuple, set, frozenset))
-            else metadata.get(name) == value
-            for name, value in fields.items()
-        )
-
-    return matches

@@ -19,6 +19,7 @@ import numpy as np
 
 from sage.common.atomic import write_json
 from sage.common.errors import ServiceError, StateError
+from sage.middleware.services.vdb.arguments import checked_ids, checked_metadata
 from sage.middleware.services.vdb.flat_index import Vectors
 
 __all__ = ["Snapshot", "exists", "load", "save"]
@@ -82,6 +83,9 @@ def load(folder: Path) -> Snapshot:
         found = Snapshot(manifest["dim"], manifest["metric"], manifest["ids"], manifest["metadata"], vectors)
         if not len(found.ids) == len(found.metadata) == len(vectors) or vectors.ndim != 2:
             raise ValueError(f"{len(found.ids)} ids, {len(found.metadata)} metadata, {len(vectors)} vectors")
+        if len(set(checked_ids(found.ids))) != len(found.ids):
+            raise ValueError("an id stands there twice")
+        checked_metadata(found.metadata, len(found.ids))
     except FileNotFoundError as error:
         raise ServiceError(f"There is no saved vector store in {folder}", cause=str(error)) from error
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
