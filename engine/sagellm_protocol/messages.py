@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sagellm_protocol.errors import Error
+from sagellm_protocol.lists import FirstFault
 from sagellm_protocol.sampling import SamplingParams
 
 FinishReason = Literal["stop", "length", "error", "cancelled"]
@@ -23,7 +24,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     role: str = Field(min_length=1)
-    content: str | list[dict[str, Any]] | None = None
+    content: str | Annotated[list[dict[str, Any]], FirstFault()] | None = None
 
 
 class Request(BaseModel):

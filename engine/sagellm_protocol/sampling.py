@@ -11,6 +11,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from sagellm_protocol.lists import FirstFault
+
 
 class DecodingStrategy(StrEnum):
     """Families of decoding; an engine refuses those that it does not have with `not_implemented`."""
@@ -29,8 +31,8 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str | int) else value
 
 
-Stops = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_list)]
-StopIds = Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_as_list)]
+Stops = Annotated[list[Annotated[str, Field(min_length=1)]], FirstFault(), BeforeValidator(_as_list)]
+StopIds = Annotated[list[Annotated[int, Field(ge=0)]], FirstFault(), BeforeValidator(_as_list)]
 
 
 class SamplingParams(BaseModel):
@@ -59,7 +61,7 @@ class SamplingParams(BaseModel):
     n_speculative_tokens: int = Field(default=0, ge=0, le=64)
     max_tokens: int = Field(default=128, ge=1)
     stop: Stops = Field(default_factory=list, max_length=16)
-    stop_token_ids: StopIds = Field(default_factory=list)
+    stop_token_ids: StopIds = Field(default_factory=list, max_length=1024)
     ignore_eos: bool = False
     skip_special_tokens: bool = True
     logprobs: int | None = Field(default=None, ge=0, le=20)

@@ -6,12 +6,13 @@ does not have are refused by name.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 from sagellm_core.errors import invalid, not_implemented
+from sagellm_protocol.lists import FirstFault
 from sagellm_protocol.messages import Message, Request
 from sagellm_protocol.sampling import SamplingParams
 
@@ -30,6 +31,25 @@ _SAMPLING = (
     "seed",
 )
 _MOST_CHOICES = 128
+_MOST_MESSAGES = 8192
+_MOST_TOKEN_IDS = 1 << 20
+
+
+def _checked_prompt(value: object) -> object:
+    """A prompt as it came, or ValueError. One message, and one pass over what may be a million token ids."""
+    if isinstance(value, str) or _are_token_ids(value):
+        return value
+    several = value if isinstance(value, list) and len(value) <= _MOST_TOKEN_IDS else [None]
+    if all(isinstance(item, str) for item in several) or all(_are_token_ids(item) for item in several):
+        return value
+    raise ValueError(f"must be a text, a list of up to {_MOST_TOKEN_IDS} token ids, or a list of several of either")
+
+
+def _are_token_ids(value: object) -> bool:
+    return isinstance(value, list) and len(value) <= _MOST_TOKEN_IDS and all(type(item) is int for item in value)
+
+
+Prompt = Annotated[str | list[int] | list[str] | list[list[int]], PlainValidator(_checked_prompt)]
 
 
 class StreamOptions(BaseModel):
@@ -37,7 +57,10 @@ class StreamOptions(BaseModel):
 
 
 class Body(BaseModel):
-    """Fields that completions and chat completions share; beyond OpenAI's: top_k, min_p, and those after `user`."""
+    """Fields that completions and chat completions share; beyond OpenAI's: top_k, min_p, and those after `user`.
+
+    Lists fail at their first wrong item: an error for each of a million items would cost gigabytes.
+    """
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
@@ -50,20 +73,20 @@ class Body(BaseModel):
     n: int | None = Field(default=None, ge=1, le=_MOST_CHOICES)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], FirstFault()] | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
     seed: int | None = None
     user: str | None = None
-    stop_token_ids: list[int] | None = None
+    stop_token_ids: Annotated[list[int], FirstFault()] | None = None
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
     priority: int = 0
     deadline_ms: int | None = Field(default=None, ge=1)
     request_id: str | None = Field(default=None, min_length=1)
     num_beams: int | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: Any = None
 
     @property
     def include_usage(self) -> bool:
@@ -97,7 +120,7 @@ class Body(BaseModel):
 class CompletionBody(Body):
     """POST /v1/completions: a prompt as text or token ids, or several of either."""
 
-    prompt: str | list[int] | list[str] | list[list[int]]
+    prompt: Prompt
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool = False
     best_of: int | None = None
@@ -122,11 +145,11 @@ class CompletionBody(Body):
 class ChatBody(Body):
     """POST /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: Annotated[list[Message], FirstFault()] = Field(min_length=1, max_length=_MOST_MESSAGES)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    tools: list[dict[str, Any]] | None = None
+    tools: Annotated[list[dict[str, Any]], FirstFault()] | None = None
     tool_choice: str | dict[str, Any] | None = None
     response_format: dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)

@@ -45,6 +45,28 @@ def test_any_body_is_taken_or_refused(kind: type[CompletionBody] | type[ChatBody
     assert len({request.request_id for request in requests}) == len(requests) >= 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (CompletionBody, {"prompt": [1] * 300 + ["a"]}),
+        (CompletionBody, {"prompt": [["a"]] * 300}),
+        (CompletionBody, {"prompt": [True] * 300}),
+        (CompletionBody, {"prompt": "a", "stop": [1] * 300}),
+        (CompletionBody, {"prompt": "a", "stop_token_ids": ["a"] * 300}),
+        (CompletionBody, {"prompt": "a", "logit_bias": {str(number): "a" for number in range(300)}}),
+        (ChatBody, {"messages": [1] * 300}),
+        (ChatBody, {"messages": [{"role": "user", "content": [1] * 300}]}),
+        (ChatBody, {"messages": HELLO, "tools": [1] * 300}),
+        (ChatBody, {"messages": HELLO * 9000}),
+    ],
+)
+def test_a_long_list_of_faults_is_one_refusal(kind: type[CompletionBody] | type[ChatBody], data: Any) -> None:
+    """A refusal costs the same however much is wrong: an error for each item of a large body costs gigabytes."""
+    with pytest.raises((EngineError, ValidationError)) as caught:
+        kind.model_validate(data).requests()
+    assert not isinstance(caught.value, ValidationError) or caught.value.error_count() <= 2
+
+
 def sampling(request: Any) -> SamplingParams:
     assert request.sampling_params is not None
     params: SamplingParams = request.sampling_params
