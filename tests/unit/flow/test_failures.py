@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import pathlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from sage.common.errors import NotRunningError, PipelineError
 from sage.core.api import LocalEnvironment
 from sage.core.api.function import FunctionContext, MapFunction, ProcessContext, SinkFunction
+from sage.llm import UnifiedInferenceClient
 
 HERE = pathlib.Path(__file__).name
 
@@ -165,7 +166,7 @@ def test_a_source_that_raises() -> None:
     error = failure(env)
     assert "'reader'" in error.title
     assert line_of(source, 2) in error.title
-    assert "OSError: gone" in error.cause
+    assert error.cause == "OSError: gone in the source"
     assert out == [1]
 
 
@@ -236,6 +237,35 @@ def test_an_error_of_sage_stays_the_cause() -> None:
     env = LocalEnvironment("test")
     env.from_collection([1]).map(ask).print()
     assert isinstance(failure(env).__cause__, NotRunningError)
+
+
+def test_the_users_line_is_named_and_not_ours_below_it(free_port: Callable[[], int]) -> None:
+    """Also in a checkout, where our own code lies in ordinary folders."""
+    client = UnifiedInferenceClient.create(f"http://127.0.0.1:{free_port()}")
+
+    def ask(text: str) -> Any:
+        return client.embed([text])
+
+    env = LocalEnvironment("test")
+    env.from_collection(["x"]).map(ask).print()
+    assert line_of(ask) in failure(env).title
+    client.close()
+
+
+def test_a_class_that_cannot_be_made_is_named() -> None:
+    class Broken(MapFunction[int, int]):
+        def __init__(self) -> None:
+            raise RuntimeError("no key")
+
+        def execute(self, value: int) -> int:
+            return value
+
+    env = LocalEnvironment("test")
+    env.from_collection([1]).map(Broken).print()
+    error = failure(env)
+    assert "map cannot run this function" in error.title
+    assert "Broken() raised RuntimeError: no key" in error.cause
+    assert line_of(Broken.__init__) in error.hint
 
 
 @pytest.mark.parametrize("where", ["source", "map", "open"])

@@ -250,6 +250,22 @@ class TestSources:
 
         assert collected(env().from_source(Words)) == ["a", "b"]
 
+    def test_a_generator_may_raise_stop_signal(self) -> None:
+        def numbers() -> Iterator[int]:
+            yield 1
+            raise StopSignal
+
+        class Numbers(SourceFunction[int]):
+            def execute(self) -> Iterator[int]:
+                yield from numbers()
+
+        for source in (numbers, Numbers):
+            assert collected(env().from_source(source)) == [1]
+        assert collected(env().from_batch(numbers)) == [1]
+
+    def test_a_function_that_returns_an_iterator_is_called_once(self) -> None:
+        assert collected(env().from_source(lambda: iter([1, 2]))) == [1, 2]
+
     def test_a_plain_function_is_called_for_each_record(self) -> None:
         left = [1, None, 2]
         assert collected(env().from_source(lambda: left.pop(0) if left else StopSignal)) == [1, None, 2]
@@ -304,12 +320,20 @@ class TestBuilding:
         class Empty(MapFunction[int, int]):
             """Has no method."""
 
+        class Needs(MapFunction[int, int]):
+            def __init__(self, factor: int) -> None:
+                self.factor = factor
+
+            def execute(self, value: int) -> int:
+                return value * self.factor
+
         cases: list[tuple[Any, str]] = [
             (42, "cannot be called"),
             (lambda: 1, "does not take 1 argument"),
             (lambda a, b: 1, "does not take 1 argument"),
             (coroutine, "async function"),
             (Empty, "no method execute or process"),
+            (Needs, "Needs cannot be made without arguments"),
         ]
         for function, message in cases:
             with pytest.raises(PipelineError, match=message) as caught:

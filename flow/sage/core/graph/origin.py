@@ -6,12 +6,13 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, TracebackType
+from types import CodeType, FrameType, TracebackType
 
 __all__ = ["Origin", "describe", "is_ours", "raised_at"]
 
 _SAGE = str(Path(__file__).parents[2])
 _OURS = tuple(f"{_SAGE}{os.sep}{part}{os.sep}" for part in ("core", "middleware", "utils"))
+_PACKAGES = frozenset({"sage", "sagellm_core", "sagellm_protocol"})
 _STDLIB = str(Path(os.__file__).parent)
 GENERATED = "<sage chain"
 
@@ -51,7 +52,7 @@ def raised_at(trace: TracebackType | None) -> Origin | None:
         file = trace.tb_frame.f_code.co_filename
         if not is_ours(file):
             here = Origin(file, trace.tb_lineno)
-            if _is_library(file):
+            if _is_library(trace.tb_frame):
                 library = here
             else:
                 own = here
@@ -67,8 +68,11 @@ def describe(target: object) -> str:
     return f"{label} ({_short(code.co_filename)}:{code.co_firstlineno})" if isinstance(code, CodeType) else label
 
 
-def _is_library(file: str) -> bool:
-    return "site-packages" in file or file.startswith((_STDLIB, "<frozen"))
+def _is_library(frame: FrameType) -> bool:
+    """Other people's code, and SAGE's own, which in a checkout stands in folders like the user's."""
+    file = frame.f_code.co_filename
+    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return package in _PACKAGES or "site-packages" in file or file.startswith((_STDLIB, "<frozen"))
 
 
 def _short(file: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sage.common.errors import PipelineError
 from sage.core.api.function.base_function import BaseFunction
-from sage.core.graph.origin import Origin, describe
+from sage.core.graph.origin import Origin, describe, raised_at
 
 __all__ = ["BoundFunction", "FunctionSpec", "OperatorKind", "Partitioning", "checked_parallelism", "takes"]
 
@@ -82,6 +82,10 @@ class FunctionSpec:
                 f"{describe(target)} is an async function",
                 "pass a plain function; call_service_async starts several service calls at once",
             )
+        if spec._is_class() and not takes(target, 0):
+            raise spec._wrong(
+                f"{describe(target)} cannot be made without arguments", f"pass an instance: {describe(target)}(...)"
+            )
         count = ARGUMENTS.get(kind, 1) + (1 if spec._is_class() else 0)
         if not takes(function, count):
             shown = count - (1 if spec._is_class() else 0)
@@ -95,7 +99,7 @@ class FunctionSpec:
         """The callable of one subtask: a new instance of a class, a copy of an instance, a plain callable as it is."""
         target = self.target
         if self._is_class():
-            target = target()
+            target = self._made()
         elif not self._is_object():
             return self._bind_callable(subtask, parallelism)
         elif subtask > 0:
@@ -113,6 +117,13 @@ class FunctionSpec:
             return BoundFunction(self.target, None)
         instance = owner if subtask == 0 else self._copied(owner, parallelism)
         return BoundFunction(getattr(instance, self.target.__name__), instance)
+
+    def _made(self) -> Any:
+        try:
+            return self.target()
+        except Exception as error:
+            where = raised_at(error.__traceback__) or self.origin
+            raise self._wrong(f"{self.label()}() raised {type(error).__name__}: {error}", f"look at {where}") from error
 
     def _copied(self, target: Any, parallelism: int) -> Any:
         try:

@@ -17,13 +17,13 @@ _repr.maxstring = _repr.maxother = _SHOWN
 def operator_failed(
     name: str, error: BaseException, origin: Origin, *, record: object = None, phase: str = ""
 ) -> PipelineError:
-    """The PipelineError for what a function raised; `phase` is `open` or `close` when it was not at a record."""
+    """The PipelineError for what a function raised; `phase` says where when it was not at a record: `open()`."""
     where = raised_at(error.__traceback__) or origin
     text = str(error)
     cause = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if isinstance(error, SystemExit):
         cause = f"it called exit({error.code!r}), which ends no program from inside a pipeline"
-    at = f" in {phase}()" if phase else f" at record {_shown(record)}"
+    at = f" in {phase}" if phase else f" at record {_shown(record)}"
     hint = f"look at {where}" if where == origin else f"look at {where}; the operator was added at {origin}"
     return PipelineError(
         f"Operator {name!r} failed ({where})",

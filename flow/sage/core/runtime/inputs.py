@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from sage.core.api.function.base_function import StopSignal
@@ -142,7 +143,8 @@ class ReaderInput:
         try:
             iterator = self._make()
             try:
-                self._pump(iterator)
+                with suppress(StopSignal):
+                    self._pump(iterator)
             finally:
                 if isinstance(iterator, Generator):
                     iterator.close()
@@ -176,7 +178,7 @@ class ReaderInput:
 
 
 def calls(function: Callable[[], Any]) -> Iterator[Any]:
-    """The records of a source function: what each call returns until StopSignal, or what its generator yields."""
+    """The records of a source function: what each call returns until StopSignal, or what its iterator gives."""
     while True:
         try:
             record = function()
@@ -184,7 +186,7 @@ def calls(function: Callable[[], Any]) -> Iterator[Any]:
             return
         if isinstance(record, StopSignal) or record is StopSignal:
             return
-        if isinstance(record, Generator):
+        if isinstance(record, Iterator):
             yield from record
             return
         yield record

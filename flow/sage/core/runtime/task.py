@@ -119,7 +119,7 @@ class Task:
         except BaseException as error:
             node = self.plan.head.node
             self.chain.operators[0].errors += 1
-            raise operator_failed(node.name, error, node.origin, phase="reading the source") from error
+            raise operator_failed(node.name, error, node.origin, phase="the source") from error
 
     def _process(self, batch: Batch) -> None:
         position = 0
@@ -177,7 +177,7 @@ class Task:
 
     def _in_phase(self, function: OpenFunction, error: BaseException, phase: str) -> PipelineError:
         operator = next(o for o in self.plan.head.walk() if o.node.name == function.context.operator)
-        failed = operator_failed(operator.node.name, error, operator.node.origin, phase=phase)
+        failed = operator_failed(operator.node.name, error, operator.node.origin, phase=f"{phase}()")
         failed.__cause__ = error
         return failed
 

@@ -70,8 +70,8 @@ class SinkFunction(BaseFunction, Generic[T]):
 class SourceFunction(BaseFunction, Generic[R]):
     """`execute() -> R` (or `process`, `run`): called again and again, one record each time.
 
-    It ends by returning or raising `StopSignal` (or raising StopIteration). When the method is a generator function,
-    the records are what it yields, and it ends with it.
+    It ends by returning or raising `StopSignal` (or raising StopIteration). When the method is a generator function, or
+    returns an iterator, the records are what that gives, and the source ends with it.
     """
 
 
