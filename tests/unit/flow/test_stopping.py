@@ -306,3 +306,46 @@ def test_a_second_ctrl_c_aborts(started: Callable[..., subprocess.Popen[str]]) -
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode == 130
+
+
+BACKGROUND = """
+import time
+from sage.core.api import LocalEnvironment
+from sage.core.api.function import SinkFunction
+
+class Sink(SinkFunction):
+    def process(self, value):
+        print(value, flush=True)
+
+    def close(self):
+        print("closed", flush=True)
+
+def source():
+    while True:
+        yield "record"
+        time.sleep(0.01)
+
+env = LocalEnvironment("background")
+env.from_source(source).sink(Sink)
+job = env.submit(block=False)
+job.wait()
+"""
+
+
+def test_ctrl_c_stops_a_job_in_the_background(tmp_path: pathlib.Path) -> None:
+    """A plain script that dies of Ctrl-C does not go on in silence."""
+    script = tmp_path / "pipeline.py"
+    script.write_text(BACKGROUND)
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "record\n"
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert out.endswith("closed\n")
+    assert "KeyboardInterrupt" in err
+    assert process.returncode == -signal.SIGINT

@@ -4,11 +4,12 @@
 
 `cancel` stops the sources and lets everything that was read run out; `abort` and a failing task stop all threads where
 they stand. One thread a subtask (daemons, so that a hanging function cannot hold the program) and one that watches them
-(not a daemon: a script that ends does not cut its jobs short).
+(not a daemon: a script that ends does not cut its jobs short, but one that ends by Ctrl-C cancels them).
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -118,6 +119,8 @@ class LocalJob:
             self._on_report(self)
             if self._change.wait(REPORT_EVERY_S):
                 break
+            if _script_interrupted():
+                self.cancel()
         deadline = time.monotonic() + ABORT_GRACE_S
         while self._alive > 0 and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -135,3 +138,8 @@ class LocalJob:
             self._on_report(self)
         finally:
             self._done.set()
+
+
+def _script_interrupted() -> bool:
+    """True once the program only waits for its jobs, because nothing in it caught a Ctrl-C."""
+    return getattr(sys, "last_type", None) is KeyboardInterrupt and not threading.main_thread().is_alive()
