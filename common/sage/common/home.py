@@ -120,11 +120,23 @@ class SageHome:
         try:
             for folder in (self.root, self.llm_dir, self.logs, self.checkpoints):
                 folder.mkdir(mode=0o700, parents=folder == self.root, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise _file_in_the_way(folder) from error
         except OSError as error:
             raise _unwritable(folder, error.strerror or str(error)) from error
         if not os.access(self.root, os.W_OK | os.X_OK):
             raise _unwritable(self.root, "no permission to write")
         return self
+
+
+def _file_in_the_way(folder: Path) -> StateError:
+    file = next(place for place in (folder, *folder.parents) if place.exists())
+    return StateError(
+        f"SAGE cannot keep its state in {folder}",
+        cause=f"{file} is a file, not a folder",
+        hint="Move the file away, or choose another place:  export SAGE_HOME=/path/to/state",
+        details={"path": str(folder)},
+    )
 
 
 def _unwritable(folder: Path, why: str) -> StateError:

@@ -113,13 +113,12 @@ def read_status(home: SageHome | None = None) -> StackStatus:
     if supervisor is None or not supervisor.alive():
         supervisor = _lock_holder(home.lock)
     alive = supervisor is not None
-    entries = record.get("daemons")
     daemons = [
         _truth(name, entry, alive, ask=not alive and "SAGE_DAEMON" not in os.environ)
-        for name, entry in (entries.items() if isinstance(entries, dict) else ())
-        if isinstance(entry, dict)
+        for name, entry in record.get("daemons", {}).items()
     ]
-    notes += [note for note in record.get("notes") or () if isinstance(note, str)]
+    told = record.get("notes")
+    notes += [note for note in told if isinstance(note, str)] if isinstance(told, list) else []
     status = StackStatus(alive, supervisor.pid if supervisor else None, daemons, notes)
     if status.running and not alive:
         notes.append("The supervisor is not running: nobody restarts these daemons. `sage llm serve` starts it again.")
@@ -159,24 +158,31 @@ def _ask(daemon: DaemonStatus, path: str) -> tuple[str, str]:
 
 
 def _load(home: SageHome) -> tuple[dict[str, Any], list[str]]:
-    """The content of daemon.json; where it is damaged, what the processes themselves tell."""
+    """The content of daemon.json; where it is damaged or lost, what the processes themselves tell."""
     try:
         content = json.loads(home.daemon_json.read_bytes())
-        if isinstance(content, dict):
+        if _sound(content):
             return content, []
-        why = "no JSON object"
-    except FileNotFoundError:
-        return {}, []
-    except (OSError, ValueError) as error:
-        why = str(error)
+        why = "is damaged (it lists no daemons)"
+    except (FileNotFoundError, NotADirectoryError):
+        if not home.lock.is_file():  # no supervisor was ever here
+            return {}, []
+        why = "is missing"
+    except (OSError, ValueError, RecursionError) as error:
+        why = f"is damaged ({error})"
     from sage.common.daemon_scan import scan
 
     daemons = {f.spec["name"]: {**f.spec, **f.identity._asdict(), "state": "ready"} for f in scan(home)}
     for daemon in daemons.values():
         daemon["url"] = f"http://{daemon.get('host')}:{daemon.get('port')}"
         daemon["log"] = str(home.logs / f"{daemon['name']}.log")
-    note = f"{home.daemon_json} is damaged ({why}); daemons were looked for among the processes instead"
-    return {"daemons": daemons}, [note]
+    note = f"{home.daemon_json} {why}; daemons were looked for among the processes instead"
+    return {"daemons": daemons}, [note] if daemons or why != "is missing" else []
+
+
+def _sound(content: object) -> bool:
+    daemons = content.get("daemons") if isinstance(content, dict) else None
+    return isinstance(daemons, dict) and all(isinstance(entry, dict) for entry in daemons.values())
 
 
 def _lock_holder(path: Path) -> ProcessIdentity | None:

@@ -23,7 +23,7 @@ def take_lock(home: SageHome, wait_s: float = 0.0) -> int | None:
     try:
         fd = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StateError(f"Cannot open {home.lock}", cause=error.strerror or str(error)) from error
+        raise _refused(home, error) from error
     deadline = time.monotonic() + wait_s
     while True:
         try:
@@ -34,7 +34,18 @@ def take_lock(home: SageHome, wait_s: float = 0.0) -> int | None:
                 return None
             time.sleep(0.05)
             continue
+        except OSError as error:  # a file system without locks, or with none left
+            os.close(fd)
+            raise _refused(home, error) from error
         with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, without a name in it
             os.ftruncate(fd, 0)
             os.pwrite(fd, json.dumps(ProcessIdentity.current()._asdict()).encode(), 0)
         return fd
+
+
+def _refused(home: SageHome, error: OSError) -> StateError:
+    return StateError(
+        f"Cannot lock {home.lock}",
+        cause=error.strerror or str(error),
+        hint="Free space or give yourself access, or choose another place:  export SAGE_HOME=/path/to/state",
+    )

@@ -61,11 +61,13 @@ def test_ensure_makes_private_directories(tmp_path: Path) -> None:
     assert home.project == tmp_path / "deep"
 
 
-def test_a_file_in_the_way_is_a_clear_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("root", [".sage", ".sage/deeper", ".sage/deeper/still"])
+def test_a_file_in_the_way_is_a_clear_error(tmp_path: Path, root: str) -> None:
     (tmp_path / ".sage").write_text("not a directory")
     with pytest.raises(StateError) as caught:
-        SageHome(tmp_path / ".sage").ensure()
-    assert str(tmp_path / ".sage") in caught.value.title
+        SageHome(tmp_path / root).ensure()
+    assert str(tmp_path / root) in caught.value.title
+    assert caught.value.cause == f"{tmp_path / '.sage'} is a file, not a folder"
     assert "SAGE_HOME" in caught.value.hint
 
 

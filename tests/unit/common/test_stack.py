@@ -123,7 +123,21 @@ def test_the_lock_names_a_supervisor_that_wrote_nothing_yet(home: SageHome) -> N
 
 
 @pytest.mark.spec("R1", "R3")
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"daemons": 3}', '{"daemons": {"a": 1}, "notes": [2]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "[" * 100_000,
+        '{"daemons": 3}',
+        '{"daemons": {"a": 1}, "notes": [2]}',
+        '{"daemons": {}, "notes": 5}',
+        '{"daemons": {}, "supervisor": 5}',
+    ],
+    ids=lambda content: content[:40],
+)
 def test_a_damaged_file_never_raises(home: SageHome, content: str) -> None:
     home.daemon_json.write_text(content)
     status = read_status(home)
@@ -149,11 +163,19 @@ def test_whatever_stands_in_a_record_reading_never_raises(entry: dict[str, Any])
 
 
 @pytest.mark.spec("R1")
-def test_with_a_damaged_file_daemons_are_found_among_the_processes(home: SageHome) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("{ damaged", "is damaged"), ('{"daemons": {"engine": 7}}', "lists no daemons"), (None, "is missing")],
+)
+def test_with_a_damaged_or_lost_file_daemons_are_found_among_the_processes(
+    content: str | None, said: str, home: SageHome
+) -> None:
     spec = '{"name": "engine", "kind": "llm", "host": "127.0.0.1", "port": 1, "argv": ["x"], "model": "m"}'
     env = {**os.environ, "SAGE_HOME": str(home.root), "SAGE_DAEMON": "engine", "SAGE_DAEMON_SPEC": spec}
     worker = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(flush=True); input()'])"
-    home.daemon_json.write_text("{ damaged")
+    home.lock.touch()  # a supervisor was here
+    if content is not None:
+        home.daemon_json.write_text(content)
     with subprocess.Popen(
         [sys.executable, "-c", worker], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     ) as child:
@@ -162,7 +184,9 @@ def test_with_a_damaged_file_daemons_are_found_among_the_processes(home: SageHom
         status = read_status(home)
         child.communicate(b"\n")
     assert [(d.name, d.kind, d.pid, d.model) for d in status.daemons] == [("engine", "llm", child.pid, "m")]
-    assert "is damaged" in status.notes[0]
+    assert said in status.notes[0]
+    if content is None:
+        assert read_status(home) == StackStatus(False, None, [], []), "nothing lives, nothing to say"
 
 
 def test_odd_types_in_a_record_count_as_missing(home: SageHome) -> None:
