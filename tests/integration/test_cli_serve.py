@@ -44,6 +44,18 @@ def read_until(stream: Any, words: str) -> str:
     pytest.fail(f"{words!r} was never printed")
 
 
+@pytest.mark.spec("R3", "X12")
+def test_a_full_disk_is_told_before_anything_starts(sage: Any) -> None:
+    """A limit of no bytes on the size of files stands in for the full disk."""
+    command = ["bash", "-c", 'ulimit -f 0 && exec "$@"', "-", SAGE, "llm", "serve"]
+    full = subprocess.run(command, capture_output=True, text=True, env=sage.env, cwd=sage.cwd, timeout=60, check=False)
+    assert full.returncode == 1
+    assert "File too large" in full.stderr
+    assert "next:" in full.stderr
+    assert "starting" not in full.stderr
+    assert sage.processes() == []
+
+
 @pytest.mark.slow
 @pytest.mark.spec("X6", "X11", "P2")
 def test_the_life_of_a_stack(sage: Any, free_port: Callable[[], int]) -> None:

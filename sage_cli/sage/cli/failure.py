@@ -10,7 +10,7 @@ from typer.exceptions import Abort, TyperException
 
 from sage.cli import exit_codes
 from sage.cli.output import say, style
-from sage.common.errors import SageError
+from sage.common.errors import DaemonError, SageError, StateError
 
 _NO_SPACE = "Free some disk space, or move the state:  export SAGE_HOME=/path/with/space/.sage"
 _NO_ACCESS = "Give yourself access to it, or run the command from a folder of yours."
@@ -39,11 +39,18 @@ def report(error: BaseException, *, debug: bool, command: str) -> int:
         say("Interrupted.")
         return exit_codes.INTERRUPTED
     if isinstance(error, SageError):
-        show(error.title, error.cause, error.hint, error.code)
+        show(error.title, error.cause, error.hint or _advice(error), error.code)
         return error.exit_code
     if isinstance(error, TyperException):
         return _usage(error)
     return _unexpected(error, command)
+
+
+def _advice(error: SageError) -> str:
+    """The next step for an error that names none."""
+    if isinstance(error, StateError):
+        return "Examine disk and state directory:  sage check-env"
+    return "Look at the services:  sage llm status" if isinstance(error, DaemonError) else ""
 
 
 def show(title: str, cause: str = "", hint: str = "", code: str = "") -> None:

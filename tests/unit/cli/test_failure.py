@@ -9,7 +9,7 @@ import pytest
 from sage.cli import exit_codes
 from sage.cli.failure import report
 from sage.cli.main import main
-from sage.common.errors import NotRunningError, SageError, UsageError
+from sage.common.errors import DaemonError, NotRunningError, SageError, StateError, UsageError
 
 
 @pytest.mark.spec("X12")
@@ -92,3 +92,17 @@ def test_debug_is_taken_before_and_after_the_command_but_not_after_two_dashes(
 def test_main_returns_the_code(home: object) -> None:
     assert main(["help", "exit-codes"]) == 0
     assert "SAGE_DEBUG" not in os.environ
+
+
+@pytest.mark.spec("X12")
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (StateError("Cannot read it"), "sage check-env"),
+        (DaemonError("It failed"), "sage llm status"),
+        (StateError("Cannot read it", hint="do this"), "do this"),
+    ],
+)
+def test_an_error_without_advice_gets_some(error: SageError, advice: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(error, debug=False, command="x") == exit_codes.FAILED
+    assert capsys.readouterr().err.splitlines()[-1].endswith(advice)

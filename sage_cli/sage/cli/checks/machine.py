@@ -47,9 +47,8 @@ def disk(home: SageHome) -> Check:
     free = shutil.disk_usage(place).free
     detail = f"{free / _GIB:.1f} GB free at {place}"
     if free < NO_DISK:
-        return Check(
-            "disk", "fail", detail, f"Free some space, or move the state:  export SAGE_HOME=/path/with/space/.sage"
-        )
+        step = "Free some space, or move the state:  export SAGE_HOME=/path/with/space/.sage"
+        return Check("disk", "fail", detail, step)
     if free < LITTLE_DISK:
         return Check("disk", "warn", detail, "Models need space: free some before you fetch one.")
     return Check("disk", "ok", detail)

@@ -12,6 +12,7 @@ from sage.cli.stack.compare import differences
 from sage.cli.stack.events import EventLines
 from sage.cli.stack.models import BUILTIN
 from sage.cli.stack.plan import StackRequest, make_plan
+from sage.cli.stack.room import check_room
 from sage.cli.stack.turn import our_turn
 from sage.common.config.ports import LOOPBACK
 from sage.common.errors import ConfigError
@@ -63,6 +64,7 @@ def _bring_up(request: StackRequest, home: SageHome) -> StackStatus:
             hint=f"sage llm stop && {request.typed()}",
         )
     plan = make_plan(request, home, before)
+    check_room(home)
     ready = {daemon.name for daemon in before.daemons if daemon.state == "ready"}
     if before.supervisor_alive and plan.wanted <= ready:
         say("Already running.")

@@ -71,7 +71,7 @@ def _print(stack: StackStatus, home: SageHome) -> None:
     if stack.supervisor_alive:
         result(style(f"supervisor: pid {stack.supervisor_pid}", "dim"))
     else:
-        result("supervisor: not running; nothing restarts a service that fails (sage llm serve brings it back)")
+        result("supervisor: not running")
     for note in stack.notes:
         say(f"note: {note}")
     for daemon in stack.daemons:
