@@ -130,6 +130,8 @@ def _run(file: Path, code: CodeType, argv: Sequence[str], running: session.Sessi
         try:
             with _as_main(file, argv) as module:
                 exec(code, module.__dict__)  # noqa: S102 - running the user's file is the point
+            if not running.environments:  # not said to a script that left by itself, as after its own --help
+                session.warn("the file built no pipeline: nothing was run by the dataflow engine")
         except SystemExit as error:
             if error.code not in (None, 0):
                 _stop(running.jobs)
@@ -215,8 +217,6 @@ def _warn_of_unsubmitted(running: session.Session, error: BaseException | None) 
         left = environment.unsubmitted
         if left:
             session.warn(f"{environment.name!r} built {' → '.join(left)} but never ran it: call env.submit()")
-    if not running.environments:
-        session.warn("the file built no pipeline: nothing was run by the dataflow engine")
 
 
 def _job_report(job: LocalJob) -> JobReport:

@@ -195,6 +195,10 @@ class TestErrors:
         assert any("never ran" in warning for warning in report.warnings)
         assert "env.submit()" in capsys.readouterr().err
 
+    def test_a_file_without_a_pipeline(self, run: Run) -> None:
+        assert run("x = 1\n").warnings == ["the file built no pipeline: nothing was run by the dataflow engine"]
+        assert run("import argparse\nargparse.ArgumentParser().parse_args()\n", argv=["--help"]).warnings == []
+
     def test_stdout_that_nobody_reads(self, tmp_path: pathlib.Path) -> None:
         """`sage run local pipeline.py | head -1` ends without a word."""
         script = tmp_path / "pipeline.py"
