@@ -82,7 +82,7 @@ _SELECT_OPERATOR = f"SELECT {', '.join(_OPERATOR)} FROM operators"  # noqa: S608
 class StateStore:
     """A connection to state.db, opened with the first use; safe to share between threads.
 
-    `readonly=True` never makes or changes the file: while there is none, every listing is empty.
+    `readonly=True` never makes or changes the file: while there is none, or nothing in it yet, every listing is empty.
     A damaged database is renamed to `state.db.corrupt-<time>` and a new one is made; `warnings` then says so.
     """
 
@@ -153,7 +153,12 @@ class StateStore:
         if self.readonly and self._connection is None and not self.home.state_db.exists():
             return []
         with self.read() as connection:
-            return connection.execute(sql, arguments).fetchall()
+            try:
+                return connection.execute(sql, arguments).fetchall()
+            except sqlite3.OperationalError as error:
+                if self.readonly and "no such table" in str(error):  # made a moment ago, the writer is still at it
+                    return []
+                raise
 
     @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:

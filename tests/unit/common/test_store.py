@@ -226,6 +226,15 @@ def test_a_reader_sees_what_a_writer_commits(home: SageHome) -> None:
             reader.upsert_job(JOB)
 
 
+def test_a_database_without_tables_yet_reads_as_empty(home: SageHome) -> None:
+    """A reader may come between the making of the file and its first migration."""
+    home.state_db.touch()
+    with StateStore(home, readonly=True) as reader, StateStore(home) as writer:
+        assert (reader.jobs(), reader.job("x"), reader.operators("x")) == ([], None, [])
+        writer.upsert_job(JOB)
+        assert reader.jobs() == [JOB]
+
+
 def test_a_reader_of_a_damaged_database_says_so_and_changes_nothing(home: SageHome) -> None:
     home.state_db.write_bytes(b"y" * 5000)
     with StateStore(home, readonly=True) as store, pytest.raises(StateError, match="not a database"):
