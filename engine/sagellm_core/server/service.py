@@ -111,7 +111,7 @@ class EngineService:
             async with aclosing(self.events(request)) as events:
                 async for event in events:
                     queue.put_nowait((index, event))
-        except EngineError as error:
+        except Exception as error:  # whatever it is, the reader of the queue must not wait for ever
             queue.put_nowait((index, error))
 
     async def _answer(self, request: Request) -> Response:

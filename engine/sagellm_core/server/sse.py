@@ -45,6 +45,7 @@ class EventStream(Response):
         self._answer = answer
         self._usage = usage
         self._n = n
+        self._opened: set[int] = set()
         self._prompt_tokens = 0
         self._completion_tokens = 0
 
@@ -65,14 +66,12 @@ class EventStream(Response):
             gone.cancel()
             sending.cancel()
             await asyncio.gather(sending, gone, return_exceptions=True)
+            await self._events.aclose()
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        try:
-            async for data in self._frames():
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-        finally:
-            await self._events.aclose()
+        async for data in self._frames():
+            await send({"type": "http.response.body", "body": data, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _frames(self) -> AsyncIterator[bytes]:
@@ -94,11 +93,20 @@ class EventStream(Response):
     def _frames_of(self, index: int, event: StreamEvent) -> list[bytes]:
         if event.event == "start":
             self._prompt_tokens += event.prompt_tokens if index % self._n == 0 else 0
-            opening = self._answer.opening(index)
-            return [frame(opening)] if opening is not None else []
-        if event.event == "delta":
-            self._completion_tokens += len(event.chunk_tokens)
-            return [frame(self._answer.chunk(index, event))] if event.chunk or event.logprobs else []
+            return []
         if event.error is not None:
             return [frame(engine_error(EngineError.from_protocol(event.error))[1])]
-        return [frame(self._answer.closing(index, event.finish_reason or "stop"))]
+        frames = self._opening(index)
+        if event.event == "end":
+            frames.append(frame(self._answer.closing(index, event.finish_reason or "stop")))
+        else:
+            self._completion_tokens += len(event.chunk_tokens)
+            if event.chunk or event.logprobs:
+                frames.append(frame(self._answer.chunk(index, event)))
+        return frames
+
+    def _opening(self, index: int) -> list[bytes]:
+        """The first chunk of a choice, with its first token: until then a gateway may still try another engine."""
+        opening = None if index in self._opened else self._answer.opening(index)
+        self._opened.add(index)
+        return [] if opening is None else [frame(opening)]
