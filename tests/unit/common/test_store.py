@@ -244,5 +244,5 @@ def test_a_reader_of_a_damaged_database_says_so_and_changes_nothing(home: SageHo
 
 def test_an_unwritable_place_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / ".sage").write_text("a file")
-    with StateStore(SageHome(tmp_path / ".sage")) as store, pytest.raises(StateError, match="cannot write its state"):
+    with StateStore(SageHome(tmp_path / ".sage")) as store, pytest.raises(StateError, match="is a file, not a folder"):
         store.jobs()
