@@ -252,7 +252,7 @@ def test_a_deep_home_has_its_socket_elsewhere(tmp_path: Path, free_port: Callabl
 @pytest.mark.spec("R3", "X12")
 def test_a_home_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / ".sage").write_text("a file in the way")
-    with pytest.raises(StateError, match="cannot write its state") as caught:
+    with pytest.raises(StateError, match="is a file, not a folder") as caught:
         SupervisorClient(SageHome(tmp_path / ".sage")).ensure_running()
     assert "SAGE_HOME" in caught.value.hint
 
