@@ -10,6 +10,8 @@ import re
 import subprocess
 import sys
 
+from sage.cli.exit_codes import MEANINGS
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "cli.md"
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)#\s]+)(?:#[^)]*)?\)")
@@ -18,17 +20,6 @@ HEADER = """\
 
 Generated from the help pages by `make docs`. The [manual](manual/cli.md) explains how the commands work together.
 
-"""
-EXIT_CODES = """\
-## Exit codes
-
-| code | meaning |
-| --- | --- |
-| 0 | done |
-| 1 | failed: the message says what, why, and the next command |
-| 2 | wrong usage: unknown command, option or value |
-| 3 | not running: start the stack with `sage llm serve` |
-| 130 | interrupted by Ctrl-C |
 """
 
 
@@ -63,7 +54,8 @@ def reference() -> str:
             visit([*words, name])
 
     visit([])
-    return HEADER + "\n".join(sections) + "\n" + EXIT_CODES
+    codes = "\n".join(f"| {code} | {meaning} |" for code, meaning in MEANINGS.items())
+    return HEADER + "\n".join(sections) + f"\n## Exit codes\n\n| code | meaning |\n| --- | --- |\n{codes}\n"
 
 
 def broken_links() -> list[str]:
