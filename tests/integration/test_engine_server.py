@@ -338,6 +338,21 @@ def test_term_lets_answers_end_and_exits_0(tmp_path: Path, port_number: Callable
         end(server)
 
 
+@pytest.mark.spec("R1")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_model_that_is_loading_holds_nobody_up(
+    number: signal.Signals, code: int, tmp_path: Path, port_number: Callable[[], int], until: Until
+) -> None:
+    server = launch(tmp_path, port_number())
+    try:
+        until(lambda: server.health() == 503, within=60)
+        server.process.send_signal(number)
+        assert server.process.wait(20) == code
+        assert "ready:" not in server.log.read_text(), "it did not finish loading first"
+    finally:
+        end(server)
+
+
 @pytest.mark.spec("R1", "X12")
 def test_a_taken_port_is_said_with_its_holder(server: Server, tmp_path: Path) -> None:
     second = launch(tmp_path, server.http.base_url.port or 0)

@@ -35,6 +35,11 @@ class EngineService:
             return self.config.served_model_name
         return DEFAULT_MODEL if self.config.model_path in BUILTIN_NAMES else self.config.model_path
 
+    @property
+    def loading(self) -> bool:
+        """Whether the model is being loaded just now."""
+        return self._loading is not None and not self._loading.done()
+
     def start(self) -> None:
         """Begin to load; returns at once."""
         self._loading = asyncio.create_task(self._load())
@@ -49,7 +54,7 @@ class EngineService:
         """HTTP status and body of /health."""
         if self.failure is not None:
             return 503, {"status": "unhealthy", "reason": str(self.failure), "model": self.model_id}
-        if self._loading is None or not self._loading.done():
+        if self._loading is None or self.loading:
             return 503, {"status": "starting", "reason": "the model is loading", "model": self.model_id}
         if not await self.engine.health_check():
             return 503, {"status": "unhealthy", "reason": "the engine does not run", "model": self.model_id}
