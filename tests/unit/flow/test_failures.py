@@ -139,6 +139,8 @@ def test_a_key_that_has_no_stable_value_is_refused() -> None:
     error = failure(env)
     assert "'key_by'" in error.title
     assert "Thing cannot be a key" in error.cause
+    assert error.cause.endswith("at record 1")
+    assert "return a str, a number" in error.hint
 
 
 def test_an_unhashable_key_is_the_key_selectors_fault() -> None:
@@ -266,6 +268,19 @@ def test_a_class_that_cannot_be_made_is_named() -> None:
     assert "map cannot run this function" in error.title
     assert "Broken() raised RuntimeError: no key" in error.cause
     assert line_of(Broken.__init__) in error.hint
+
+
+def test_the_advice_of_an_error_of_sage_is_kept() -> None:
+    class Lookup(MapFunction[int, int]):
+        def execute(self, value: int) -> int:
+            return int(self.call_service["stroe"].get(value))
+
+    env = LocalEnvironment("test")
+    env.register_service("store", dict)
+    env.from_collection([1]).map(Lookup).print()
+    error = failure(env)
+    assert "did you mean 'store'?" in error.hint
+    assert line_of(Lookup.execute) in error.hint
 
 
 @pytest.mark.parametrize("where", ["source", "map", "open"])

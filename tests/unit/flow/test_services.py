@@ -171,6 +171,8 @@ class TestErrors:
             env.register_service("c", Counter)
         with pytest.raises(ServiceError, match="needs a name"):
             env.register_service("", Counter)
+        with pytest.raises(ServiceError, match="None cannot be called"):
+            env.register_service("nothing", None)
 
     def test_a_call_has_a_deadline(self) -> None:
         never = threading.Event()

@@ -74,7 +74,7 @@ class SourceSpec:
         if self.function is not None:
             return self.function.label()
         if self.kind is SourceKind.COLLECTION:
-            return f"{len(self.data):,} records"
+            return f"{len(self.data):,} record{'' if len(self.data) == 1 else 's'}"
         return describe(self.data)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 
-from sage.common.errors import PipelineError
+from sage.common.errors import PipelineError, SageError
 from sage.core.graph.origin import Origin, raised_at
 
 __all__ = ["operator_failed"]
@@ -25,6 +25,8 @@ def operator_failed(
         cause = f"it called exit({error.code!r}), which ends no program from inside a pipeline"
     at = f" in {phase}" if phase else f" at record {_shown(record)}"
     hint = f"look at {where}" if where == origin else f"look at {where}; the operator was added at {origin}"
+    if isinstance(error, SageError) and error.hint:
+        hint = f"{error.hint} ({hint})"
     return PipelineError(
         f"Operator {name!r} failed ({where})",
         cause=f"{cause}{at}",

@@ -17,9 +17,10 @@ __all__ = ["KeySelectionFailed", "Output", "Receiver"]
 class KeySelectionFailed(Exception):  # noqa: N818 - carries the user's exception as its cause
     """The key selector of an edge raised, or its keys cannot be partitioned."""
 
-    def __init__(self, key: FunctionSpec) -> None:
+    def __init__(self, key: FunctionSpec, record: Any) -> None:
         super().__init__("key selection failed")
         self.key = key
+        self.record = record
 
 
 class Receiver(Protocol):
@@ -94,7 +95,7 @@ class Output:
             try:
                 return partitioner.split(records)
             except BaseException as error:
-                raise KeySelectionFailed(key) from error
+                raise KeySelectionFailed(key, partitioner.failed_at) from error
 
         return split
 

@@ -41,7 +41,7 @@ def stable_bytes(key: Any) -> bytes:
         values = tuple(getattr(key, field.name) for field in dataclasses.fields(key) if field.compare)
         return b"d:" + type(key).__qualname__.encode() + _many(values)
     raise PipelineError(
-        f"A {type(key).__name__} cannot be a key",
+        f"{type(key).__name__} cannot be a key",
         cause="records are partitioned by the key's value, and this type has none that is the same in every process",
         hint="return a str, a number, a date, an enum, a frozen dataclass or a tuple of these from the key function",
     )
@@ -80,17 +80,23 @@ class KeyPartitioner:
         self._key = key
         self._targets = targets
         self._known: dict[Any, int] = {}
+        self.failed_at: Any = None  # the record whose key could not be had
 
     def split(self, records: list[Any]) -> list[list[Any]]:
         """One list for each target; records of a target stay in order."""
         parts: list[list[Any]] = [[] for _ in range(self._targets)]
         key, known = self._key, self._known
-        for record in records:
-            value = key(record)
-            target = known.get(value)
-            if target is None:
-                target = self._learn(value)
-            parts[target].append(record)
+        record = None
+        try:
+            for record in records:
+                value = key(record)
+                target = known.get(value)
+                if target is None:
+                    target = self._learn(value)
+                parts[target].append(record)
+        except BaseException:
+            self.failed_at = record
+            raise
         return parts
 
     def _learn(self, value: Any) -> int:

@@ -44,7 +44,7 @@ class ServiceRegistry:
         """A factory or class, called with these arguments on first use; or a ready object."""
         if not name or not isinstance(name, str):
             raise ServiceError("A service needs a name", cause=f"got {name!r}")
-        if not callable(factory) and (args or kwargs):
+        if factory is None or (not callable(factory) and (args or kwargs)):
             raise ServiceError(f"Service {name!r} cannot be made", cause=f"{factory!r:.80} cannot be called")
         make = (lambda: factory(*args, **kwargs)) if callable(factory) else (lambda: factory)
         with self._lock:

@@ -185,7 +185,7 @@ class Task:
         """The error with the operator's name and the user's line."""
         if isinstance(error, KeySelectionFailed):
             cause = error.__cause__ or error
-            explained = operator_failed("key_by", cause, error.key.origin)
+            explained = operator_failed("key_by", cause, error.key.origin, record=error.record)
             explained.__cause__ = cause
             return explained
         failure = self.chain.failure(error.__traceback__)
