@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -227,6 +229,36 @@ del env
 
         with pytest.raises(ServiceError, match="not running"):
             Early().call_service["x"]
+
+    def test_services_stay_open_until_a_job_in_the_background_has_ended(self) -> None:
+        closed_at: list[int] = []
+
+        class Kept(Counter):
+            def close(self) -> None:
+                closed_at.append(self.total)
+
+        class Use(SinkFunction[int]):
+            def execute(self, value: int) -> None:
+                self.call_service["kept"].add()
+                ready.set()
+                go_on.wait(10)
+
+        ready, go_on = threading.Event(), threading.Event()
+        with LocalEnvironment("services") as env:
+            env.register_service("kept", Kept)
+            env.from_collection(range(50)).sink(Use)
+            job = env.submit(block=False)
+            assert ready.wait(10)
+            threading.Timer(0.1, go_on.set).start()
+        assert job.status() == "finished"
+        assert closed_at == [50]
+
+    def test_an_error_in_the_block_cancels_its_jobs(self) -> None:
+        with suppress(ZeroDivisionError), LocalEnvironment("services") as env:
+            env.from_source(itertools.count(), name="endless").sink(lambda x: None)
+            job = env.submit(block=False)
+            raise ZeroDivisionError
+        assert job.status() == "cancelled"
 
     def test_a_close_that_fails_does_not_keep_others_open(self) -> None:
         class Bad:

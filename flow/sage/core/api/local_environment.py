@@ -55,6 +55,7 @@ class LocalEnvironment:
         self._submitted: set[int] = set()
         self._services = ServiceRegistry()
         self._origin = origin
+        self._background: list[LocalJob] = []
         weakref.finalize(self, self._services.close)
         session.current().built(self)
 
@@ -122,9 +123,9 @@ class LocalEnvironment:
     ) -> JobHandle:
         """Run what was built since the last `submit()`, or only what belongs to these pipelines.
 
-        Returns when everything is out, with `block=False` at once. A job ends when its sources do, with `autostop` or
-        without; Ctrl-C stops the reading and lets what was read run out, a second one aborts. Raises PipelineError when
-        an operator fails.
+        Returns when everything is out; with `block=False` at once, and the handle's `wait()` tells the end. A job ends
+        when its sources do, with `autostop` or without; Ctrl-C stops the reading and lets what was read run out, a
+        second one aborts. Raises PipelineError when an operator fails.
         """
         plan = self._plan(pipelines)
         job = self._job(plan)
@@ -132,6 +133,7 @@ class LocalEnvironment:
         if block:
             self._run_out(job, handle)
         else:
+            self._background = [*self._in_background(), job]
             self._start(job)
         return handle
 
@@ -143,7 +145,9 @@ class LocalEnvironment:
         return as_json(self.name, plan) if format == "json" else as_text(self.name, plan)
 
     def close(self) -> None:
-        """Close the services that were made."""
+        """Wait for the jobs that still run in the background, then close the services that were made."""
+        for job in self._in_background():
+            job.wait()
         self._services.close()
 
     def __enter__(self) -> Self:
@@ -152,6 +156,9 @@ class LocalEnvironment:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:
+            for job in self._in_background():
+                job.cancel()
         self.close()
 
     @property
@@ -202,6 +209,9 @@ class LocalEnvironment:
         path = Path(self._origin.file)
         where = str(path.resolve()) if path.is_file() else self._origin.file
         return LocalJob(plan, context, running.reporter(path=where, parallelism=self.parallelism))
+
+    def _in_background(self) -> list[LocalJob]:
+        return [job for job in self._background if job.ended_at is None]
 
     def _start(self, job: LocalJob) -> None:
         session.current().submitted(job)
