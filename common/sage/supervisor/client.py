@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from sage.common.errors import DaemonError, SageError
+from sage.common.errors import DaemonError, SageError, StateError
 from sage.common.home import SageHome
 from sage.common.stack import DaemonStatus, StackStatus, read_status
 from sage.supervisor import wire
@@ -140,6 +140,12 @@ class SupervisorClient:
             return int(self._ask({"op": "ping"}, patience_s=_CONNECT_S)["pid"])
         except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, NotADirectoryError):
             return None
+        except PermissionError as error:
+            raise StateError(
+                f"Cannot reach the supervisor of {self.home.root}",
+                cause=error.strerror or str(error),
+                hint="Give yourself access to it, or choose another place:  export SAGE_HOME=/path/to/state",
+            ) from error
         except TimeoutError as error:
             raise _mute(self.home) from error
 

@@ -57,7 +57,9 @@ def read_dotenv(folder: Path) -> dict[str, str]:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):  # a virtual environment is often named .env
         return {}
     except OSError as error:
-        raise ConfigError(f"Cannot read {path}", cause=error.strerror or str(error)) from error
+        raise ConfigError(
+            f"Cannot read {path}", cause=error.strerror or str(error), hint=f"Give yourself read access to {path}"
+        ) from error
     return parse_dotenv(text, str(path))
 
 

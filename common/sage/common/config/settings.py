@@ -195,7 +195,9 @@ def _project_file(path: Path) -> _Layer:
     for key, value in _flat(content):
         _known(key, str(path))
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise ConfigError(f"{key} in {path} must be text or a whole number", cause=f"it is {value!r}")
+            raise ConfigError(
+                f"{key} in {path} must be text or a whole number", cause=f"it is {value!r}", hint=f"Correct {path}"
+            )
         values[key] = value
     return _Layer(values, dict.fromkeys(values, str(path)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,5 +19,5 @@ class Check:
 
 
 def nearest_existing(path: Path) -> Path:
-    """``path``, or the nearest folder above it that is there: where it would be made."""
-    return next(place for place in (path, *path.parents) if place.exists())
+    """``path``, or the nearest folder above it that can be seen: where it would be made."""
+    return next(place for place in (path, *path.parents) if os.path.exists(place))  # noqa: PTH110 - never raises

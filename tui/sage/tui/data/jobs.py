@@ -38,10 +38,10 @@ class JobReader:
 
         Operators come with running jobs, the selected one, and the newest.
         """
-        if not self._home.state_db.exists():
-            self.close()
-            return (), ""
         try:
+            if not self._home.state_db.exists():
+                self.close()
+                return (), ""
             rows = self._open().jobs(self._limit)
             newest = rows[0].id if rows else None
             views = []
