@@ -8,7 +8,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from sagellm_core.errors import ModelLoadError
+from sagellm_protocol.sampling import SamplingParams
 
 SUPPORTED = ("LlamaForCausalLM",)
 _ROPE_TYPES = ("default", "linear", "llama3")
@@ -102,18 +105,23 @@ def read_model_config(folder: Path) -> ModelConfig:
         )
     except KeyError as error:
         raise ModelLoadError(f"{folder / 'config.json'} has no {error.args[0]}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise ModelLoadError(f"{folder / 'config.json'} is not usable", cause=str(error)) from error
     _check_shape(config, raw, folder)
     return config
 
 
 def read_generation_defaults(folder: Path) -> GenerationDefaults:
-    """End-of-text ids from generation_config.json or config.json, and sampling defaults where it says to sample."""
+    """End-of-text ids from generation_config.json or config.json, and sampling defaults where it says to sample.
+
+    Raises ModelLoadError that names the field: a default that no request could run with is found here, not by users.
+    """
     path = folder / "generation_config.json"
     raw = read_json(path) if path.is_file() else {}
     eos = raw.get("eos_token_id", read_json(folder / "config.json").get("eos_token_id"))
-    ids = tuple(eos) if isinstance(eos, list) else () if eos is None else (int(eos),)
+    ids = tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,)
+    if not all(type(token) is int for token in ids):
+        raise ModelLoadError(f"{path} is not usable", cause=f"eos_token_id {eos!r} is neither a token id nor a list")
     names = ["repetition_penalty"]
     if raw.get("do_sample"):
         names += ["temperature", "top_p", "top_k", "min_p"]
@@ -122,11 +130,17 @@ def read_generation_defaults(folder: Path) -> GenerationDefaults:
         sampling.setdefault("temperature", 1.0)
     if raw.get("max_new_tokens"):
         sampling["max_tokens"] = raw["max_new_tokens"]
+    try:
+        SamplingParams.model_validate(sampling)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModelLoadError(f"{path} is not usable", cause=f"{first['loc'][0]}: {first['msg']}") from error
     return GenerationDefaults(ids, sampling)
 
 
 def _architecture(raw: dict[str, Any], folder: Path) -> str:
     names = raw.get("architectures") or []
+    names = names if isinstance(names, list) else [names]
     if not names and raw.get("model_type") == "llama":
         return "LlamaForCausalLM"
     name = str(names[0]) if names else f"unnamed (model_type {raw.get('model_type')!r})"
@@ -142,6 +156,8 @@ def _architecture(raw: dict[str, Any], folder: Path) -> str:
 
 def _rope(raw: dict[str, Any], folder: Path) -> RopeConfig:
     scaling = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if not isinstance(scaling, dict):
+        raise TypeError(f"rope_parameters is {scaling!r}, not an object")
     kind = str(scaling.get("rope_type") or scaling.get("type") or "default")
     if kind not in _ROPE_TYPES:
         raise ModelLoadError(
@@ -162,13 +178,14 @@ def _rope(raw: dict[str, Any], folder: Path) -> RopeConfig:
 
 def _check_shape(config: ModelConfig, raw: dict[str, Any], folder: Path) -> None:
     wrong = ""
-    if config.num_heads % config.num_kv_heads:
+    sizes = (config.vocab_size, config.hidden_size, config.num_layers, config.num_heads, config.num_kv_heads)
+    if min(*sizes, config.head_dim, config.intermediate_size, config.max_position) < 1:
+        wrong = "a size is not positive"
+    elif config.num_heads % config.num_kv_heads:
         wrong = f"{config.num_heads} attention heads cannot share {config.num_kv_heads} key-value heads"
     elif config.head_dim % 2:
         wrong = f"head_dim {config.head_dim} is odd; rotary embeddings need pairs"
     elif raw.get("hidden_act", "silu") != "silu":
         wrong = f"hidden_act {raw['hidden_act']!r}; the Llama family has silu"
-    elif min(config.vocab_size, config.hidden_size, config.num_layers, config.max_position) < 1:
-        wrong = "a size is not positive"
     if wrong:
         raise ModelLoadError(f"{folder / 'config.json'} is not usable", cause=wrong)

@@ -79,7 +79,10 @@ class WeightReader:
         index = self.folder / "model.safetensors.index.json"
         single = self.folder / "model.safetensors"
         if index.is_file():
-            files = sorted(set(read_json(index).get("weight_map", {}).values()))
+            where = read_json(index).get("weight_map")
+            if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
+                raise ModelLoadError(f"Cannot read {index}", cause="its weight_map does not map tensors to files")
+            files = sorted(set(where.values()))
             missing = [name for name in files if not (self.folder / name).is_file()]
             if missing or not files:
                 raise ModelLoadError(

@@ -49,6 +49,10 @@ def load(folder: Path) -> Llama:
         ({"hidden_act": "relu"}, "silu"),
         ({"vocab_size": "many"}, "not usable"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2}}, "yarn"),
+        ({"rope_parameters": "linear"}, "'linear', not an object"),
+        ({"architectures": "GPT2LMHeadModel"}, "architecture GPT2LMHeadModel"),
+        ({"num_attention_heads": 0, "head_dim": None, "num_key_value_heads": None}, "not usable"),
+        ({"num_attention_heads": -4}, "a size is not positive"),
     ],
 )
 def test_a_configuration_that_cannot_run(values: dict[str, Any], message: str, folder: Path) -> None:
@@ -56,6 +60,32 @@ def test_a_configuration_that_cannot_run(values: dict[str, Any], message: str, f
     with pytest.raises(ModelLoadError) as caught:
         read_model_config(folder)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"eos_token_id": "x"}, "eos_token_id 'x'"),
+        ({"eos_token_id": [1, "a"]}, "eos_token_id"),
+        ({"eos_token_id": 1, "do_sample": True, "temperature": "hot"}, "temperature"),
+        ({"eos_token_id": 1, "do_sample": True, "top_p": 7}, "top_p"),
+        ({"max_new_tokens": -1}, "max_tokens"),
+    ],
+)
+def test_generation_defaults_that_cannot_run_are_said_when_the_model_loads(
+    values: dict[str, Any], message: str, folder: Path
+) -> None:
+    (folder / "generation_config.json").write_text(json.dumps(values))
+    with pytest.raises(ModelLoadError, match=message) as caught:
+        open_bundle(LLMEngineConfig(model_path=str(folder)))
+    assert "generation_config.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("where", [["a"], {"a": 1}, None])
+def test_an_index_of_shards_that_is_none(where: Any, folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    with pytest.raises(ModelLoadError, match="weight_map"):
+        load(folder)
 
 
 def test_old_and_new_spellings_of_rope_agree(folder: Path) -> None:
