@@ -171,7 +171,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--answers", type=Path, default=HERE / "answers.jsonl", help="where they are kept")
     args = parser.parse_args()
     args.docs = args.docs.resolve()
-    args.files = sorted(path for ending in ("md", "txt") for path in args.docs.rglob(f"*.{ending}"))
+    args.files = sorted(path for path in args.docs.rglob("*") if path.suffix in (".md", ".txt") and path.is_file())
     again = "sage run local pipeline.py --"
     if not args.files:
         raise UsageError(

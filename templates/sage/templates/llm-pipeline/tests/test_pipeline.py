@@ -52,6 +52,19 @@ def test_code_keeps_its_lines_and_its_hashes(pipeline: ModuleType, tmp_path: Pat
     assert [(p.text, p.heading) for p in pipeline.split(page, tmp_path)] == [("# no heading\nif x:\n\n    y()", "Code")]
 
 
+def test_documents_are_the_text_files_of_a_folder_and_its_subfolders(
+    pipeline: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder.md").mkdir()
+    for name in ("page.md", "picture.png", "folder.md/notes.txt"):
+        (tmp_path / name).write_text("text")
+    monkeypatch.setattr(sys, "argv", ["pipeline.py", "--docs", str(tmp_path)])
+
+    found = [path.relative_to(tmp_path).as_posix() for path in pipeline.arguments().files]
+
+    assert found == ["folder.md/notes.txt", "page.md"]
+
+
 def test_a_source_is_the_passage_that_holds_the_answer(pipeline: ModuleType) -> None:
     near = pipeline.Passage("The port of the lamp.", "docs/lamp.md", "Lamp", 1)
     right = pipeline.Passage("It listens on 7000.", "docs/pump.md", "Pump", 3)
