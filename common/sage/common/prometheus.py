@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 
-__all__ = ["Labels", "Samples", "histogram", "parse", "quantile", "quantile_from_histogram", "total"]
+__all__ = ["Labels", "Samples", "parse", "quantile"]
 
 Labels = tuple[tuple[str, str], ...]
 Samples = dict[tuple[str, Labels], float]
@@ -43,21 +42,6 @@ def _unescape(match: re.Match[str]) -> str:
     return "\n" if match[1] == "n" else match[1]
 
 
-def total(samples: Samples, name: str, labels: Mapping[str, str] | None = None) -> float:
-    """The sum of all series of this name that have these labels; 0.0 when there is none."""
-    return sum(value for (n, own), value in samples.items() if n == name and _has(own, labels))
-
-
-def histogram(samples: Samples, name: str, labels: Mapping[str, str] | None = None) -> list[tuple[float, float]]:
-    """[(upper bound, cumulative count), …] in order of the bounds, summed over all series that have these labels."""
-    buckets: dict[float, float] = {}
-    for (series, own), value in samples.items():
-        bound = dict(own).get("le")
-        if series == f"{name}_bucket" and bound is not None and _has(own, labels):
-            buckets[float(bound)] = buckets.get(float(bound), 0.0) + value
-    return sorted(buckets.items())
-
-
 def quantile(buckets: list[tuple[float, float]], q: float) -> float | None:
     """The q-quantile (0..1) of cumulative buckets, linear within a bucket as in PromQL's histogram_quantile.
 
@@ -76,23 +60,3 @@ def quantile(buckets: list[tuple[float, float]], q: float) -> float | None:
             return below_bound + (bound - below_bound) * (rank - below_count) / (count - below_count)
         below_bound, below_count = bound, count
     return below_bound
-
-
-def quantile_from_histogram(
-    samples: Samples,
-    name: str,
-    q: float,
-    labels: Mapping[str, str] | None = None,
-    since: Samples | None = None,
-) -> float | None:
-    """The q-quantile of histogram `name`; with `since`, of what was observed after that earlier reading only."""
-    buckets = histogram(samples, name, labels)
-    if since is not None:
-        before = dict(histogram(since, name, labels))
-        if buckets and before and buckets[-1][1] >= before.get(buckets[-1][0], 0.0):  # else it was restarted
-            buckets = [(bound, count - before.get(bound, 0.0)) for bound, count in buckets]
-    return quantile(buckets, q)
-
-
-def _has(own: Labels, wanted: Mapping[str, str] | None) -> bool:
-    return not wanted or wanted.items() <= dict(own).items()
