@@ -28,7 +28,6 @@ class PhysicalOperator:
     key: FunctionSpec | None = None
     children: list[PhysicalOperator] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
-    depth: int = 1
     loops: int = 0
 
     def walk(self) -> Iterator[PhysicalOperator]:
@@ -120,7 +119,6 @@ class _Builder:
             edge = node.inputs[0]
             task, parent = self._placed[edge.source]
             operator.key = edge.key
-            operator.depth = parent.depth + 1
             operator.loops = parent.loops + (node.kind in (OperatorKind.FLAT_MAP, OperatorKind.PROCESS))
             parent.children.append(operator)
         else:
