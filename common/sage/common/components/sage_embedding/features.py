@@ -2,7 +2,7 @@
 
 A feature's weight stands for how much it says about a text's topic: code-like words and numbers most, ordinary words
 next, very common words little, function words almost nothing. Word order enters through pairs of neighbouring words,
-spelling variants through the character n-grams of each word, other words for the same thing through a small thesaurus.
+spelling variants through the character n-grams of each word.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-
-from sage.common.components.sage_embedding.thesaurus import GROUPS
 
 # A compound is what programmers write as one: --no-embedding, state.db, /v1/models, SAGE_HOME, sage.llm, gpt-2.
 _COMPOUND = re.compile(r"(?:--?|/|\.)?[^\W_](?:[^\W_]|[-_./:@](?=[^\W_]))*")
@@ -52,12 +50,10 @@ class FeatureWeights:
     part: float = 0.8
     pair: float = 0.2
     grams: float = 0.3
-    kin: float = 0.4
     gram_sizes: tuple[int, ...] = (3, 4, 5)
 
 
 WEIGHTS = FeatureWeights()
-_LEAST_KIN = 0.3
 LONG = 48  # longer "words" are keys, hashes, encoded data: they are not remembered and not cut into n-grams
 
 
@@ -138,8 +134,8 @@ _ENDINGS = (
 
 
 def token_features(token: Token) -> list[tuple[str, float]]:
-    """Return the features of one token: its stem, its thesaurus groups, and for content words its character n-grams."""
-    features = [("w:" + token.stem, token.weight), *_kin_features(token)]
+    """Return the features of one token: its stem, and for content words its character n-grams."""
+    features = [("w:" + token.stem, token.weight)]
     if not token.content or not 3 <= len(token.stem) <= LONG or token.stem.isdigit():
         return features
     framed = f"<{token.stem}>"
@@ -148,23 +144,6 @@ def token_features(token: Token) -> list[tuple[str, float]]:
         weight = token.weight * WEIGHTS.grams / len(grams) ** 0.5
         features.extend(("c:" + gram, weight) for gram in grams)
     return features
-
-
-def _kin_features(token: Token) -> list[tuple[str, float]]:
-    """Return one feature for each thesaurus group of the word; common words count there, function words little."""
-    groups = kin_groups().get(token.stem, ())
-    weight = max(token.weight, _LEAST_KIN) * WEIGHTS.kin / max(1, len(groups)) ** 0.5
-    return [(f"k:{group}", weight) for group in groups]
-
-
-@lru_cache(maxsize=1)
-def kin_groups() -> dict[str, tuple[int, ...]]:
-    """Return {stem: the numbers of the thesaurus groups it belongs to}."""
-    found: dict[str, list[int]] = {}
-    for number, group in enumerate(GROUPS):
-        for word in dict.fromkeys(stem(word) for word in group.split()):
-            found.setdefault(word, []).append(number)
-    return {word: tuple(numbers) for word, numbers in found.items()}
 
 
 def pair_features(tokens: list[Token]) -> list[tuple[str, float]]:
