@@ -103,6 +103,17 @@ def test_a_wrong_project_file_is_a_clear_error(home: SageHome, toml: str, messag
     assert "sage.toml" in f"{caught.value} {caught.value.hint}"
 
 
+@pytest.mark.spec("P4", "X12")
+@pytest.mark.parametrize("port", ["99999", "0", "-1", "8001x", "1.5"])
+def test_a_wrong_port_is_told_with_its_place(home: SageHome, port: str) -> None:
+    (home.project / "sage.toml").write_text(f'[llm]\nport = "{port}"')
+    for environ, place in (({}, "sage.toml"), ({"SAGE_LLM_PORT": port}, "SAGE_LLM_PORT")):
+        with pytest.raises(ConfigError, match="is not a port") as caught:
+            Settings.load(home, home.project, environ=environ).get("llm.port")
+        assert place in caught.value.title
+        assert place in caught.value.hint
+
+
 def test_the_nearest_key_is_named(home: SageHome) -> None:
     with pytest.raises(ConfigError) as caught:
         Settings.load(home, home.project, environ={}).get("llm.prot")

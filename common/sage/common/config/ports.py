@@ -216,13 +216,13 @@ def parse_port(text: str, origin: str) -> int:
     """A port from a user's text; `origin` names where it stood. Raises ConfigError."""
     try:
         port = int(text)
-    except ValueError:
+        check_port(port)
+    except (ValueError, ConfigError):
         raise ConfigError(
             f"{origin} is not a port: {text!r}",
             cause="ports are whole numbers from 1 to 65535",
             hint=f"Correct {origin}",
         ) from None
-    check_port(port)
     return port
 
 
