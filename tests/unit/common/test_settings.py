@@ -122,11 +122,6 @@ def test_the_nearest_key_is_named(home: SageHome) -> None:
         Settings.load(home, home.project, {"nonsense": 1})
 
 
-def test_a_wrong_port_says_where_it_stands(home: SageHome) -> None:
-    with pytest.raises(ConfigError, match=r"llm\.port from environment \(SAGE_LLM_PORT\)"):
-        Settings.load(home, home.project, environ={"SAGE_LLM_PORT": "http"}).get("llm.port")
-
-
 def test_all_settings_can_be_listed(home: SageHome) -> None:
     assert [setting.key for setting in Settings.load(home, home.project, environ={})] == list(KEYS)
 

@@ -159,7 +159,7 @@ def _folders(home: SageHome) -> list[Path]:
 
 def _typed(spec: SettingKey, value: Value, origin: str) -> Value:
     if spec.is_port and value is not None:
-        return parse_port(str(value), f"{spec.name} in {origin}")
+        return parse_port(str(value), f"{spec.name} from {origin}")
     return value if value is None else str(value)
 
 
