@@ -24,6 +24,7 @@ import time
 import urllib.request
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 import psutil
 
@@ -82,7 +83,7 @@ class Demo:
         """Stop the stack; give the commands of processes that would not go (they are killed)."""
         if not self.processes():
             return []
-        print(bold("\n$ sage llm stop"), flush=True)
+        tell(bold("\n$ sage llm stop"))
         subprocess.run([SAGE, "llm", "stop"], cwd=self.folder, env=self.env, start_new_session=True, check=False)
         deadline = time.monotonic() + STOP_SECONDS
         while (left := self.processes()) and time.monotonic() < deadline:
@@ -105,8 +106,10 @@ def main() -> int:
     try:
         code = play(demo)
     except KeyboardInterrupt:
-        print("\nInterrupted; stopping what was started.", file=sys.stderr)
+        tell("\nInterrupted; stopping what was started.", sys.stderr)
         code = 130
+    except BrokenPipeError:
+        print_nowhere()
     except StepFailedError as error:
         print(f"\nThe demo stopped: {error}. Its message above says what to do.", file=sys.stderr)
         show_logs(demo)
@@ -193,16 +196,16 @@ def clean_up(demo: Demo, keep: bool) -> int:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     if keep:
-        print(
+        tell(
             bold("\nThe stack still runs.") + f"\n  cd {demo.project} && export SAGE_HOME={demo.home}\n  sage llm stop"
         )
         return 0
     left = demo.stop()
     for name in left:
-        print(f"This process did not stop and was killed: {name}", file=sys.stderr)
+        tell(f"This process did not stop and was killed: {name}", sys.stderr)
     shutil.rmtree(demo.folder, ignore_errors=True)
     if not left:
-        print("Nothing is left running.")
+        tell("Nothing is left running.")
     return 1 if left else 0
 
 
@@ -211,6 +214,21 @@ def show_logs(demo: Demo) -> None:
     for log in sorted(demo.home.glob("logs/*.log")):
         lines = log.read_text(errors="replace").splitlines()[-15:]
         print(bold(f"\n{log.name}"), *lines, sep="\n  ", file=sys.stderr)
+
+
+def tell(text: str, stream: TextIO | None = None) -> None:
+    """Print a line; where nobody reads any more, go on all the same."""
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        print_nowhere()
+
+
+def print_nowhere() -> None:
+    """Nobody reads stdout any more (`| head`, a closed terminal): what follows goes nowhere and raises nothing."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)
 
 
 def interrupt(signum: int, frame: FrameType | None) -> None:

@@ -77,3 +77,25 @@ def test_an_interrupted_demo_stops_what_it_started(tmp_path: Path, signum: signa
     assert code == 130, output
     assert left_behind(tmp_path) == []
     assert not list(tmp_path.glob("sage-demo-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_a_demo_whose_output_nobody_reads_stops_what_it_started(tmp_path: Path) -> None:
+    """`make demo | head` ends early, but not without its last step."""
+    with subprocess.Popen(
+        DEMO, env=demo_env(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as demo:
+        assert demo.stdout is not None
+        assert demo.stderr is not None
+        for line in demo.stdout:
+            if "sage llm serve" in line:
+                break
+        demo.stdout.close()
+        complaints = demo.stderr.read()
+        code = demo.wait(timeout=60)
+
+    assert code == 1
+    assert "Traceback" not in complaints
+    assert left_behind(tmp_path) == []
+    assert not list(tmp_path.glob("sage-demo-*"))
