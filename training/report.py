@@ -19,15 +19,16 @@ LIMITS = """
 - It did not learn to sort, and JSON with more than one field is mostly incomplete. It classifies only when asked in one
   of the ways that it was trained on.
 - The aims were 90 % for facts in a context, 95 % for facts about SAGE and 80 % for "I don't know" when the context
-  lacks the answer. Where the table shows less, they are missed; accuracy rose from checkpoint to checkpoint to the end
-  of the run, so longer training is the first thing to try.
+  lacks the answer. Where the table shows less, they are missed; reading was better at the end of the run than at any
+  checkpoint before, so longer training is the first thing to try.
 """
 
 
 HISTORY = """
 The mixes and the learning rate were set while the run was watched; `training/plan.py` records them, and a replay
-follows them from the first step. Two faults were mended on the way: some phrases had doubled spaces until step 1,680,
-and the micro-batches were of uneven size until step 2,400. A replay therefore gives like weights, not equal ones.
+follows them from the first step. Two faults were mended on the way: some phrases had doubled spaces until step 1,680
+(also in the text that the tokenizer learned from), and the micro-batches were of uneven size until step 2,400; between
+steps 2,000 and 2,160 the rate fell later than the plan says. A replay therefore gives like weights, not equal ones.
 """
 PAGE = """# The built-in model
 
