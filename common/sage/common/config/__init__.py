@@ -11,7 +11,6 @@ if TYPE_CHECKING:
         get_hf_endpoint,
         get_network_region,
     )
-
     from sage.common.config.ports import PortChoice, PortHolder, SagePorts, port_holder
     from sage.common.config.settings import Setting, Settings
 
