@@ -9,6 +9,7 @@ import sys
 from typer.exceptions import Abort, TyperException
 
 from sage.cli import exit_codes
+from sage.cli.manifest import walk
 from sage.cli.output import say, style
 from sage.common.errors import DaemonError, SageError, StateError
 
@@ -42,7 +43,7 @@ def report(error: BaseException, *, debug: bool, command: str) -> int:
         show(error.title, error.cause, error.hint or _advice(error), error.code)
         return error.exit_code
     if isinstance(error, TyperException):
-        return _usage(error)
+        return _usage(error, command)
     return _unexpected(error, command)
 
 
@@ -66,10 +67,9 @@ def show(title: str, cause: str = "", hint: str = "", code: str = "") -> None:
                 say(f"        {line}")
 
 
-def _usage(error: TyperException) -> int:
+def _usage(error: TyperException, command: str) -> int:
     """Click's own errors: wrong option, missing argument, bad value."""
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "sage"
+    path = _path(command)
     option = getattr(error, "option_name", "") if type(error).__name__ == "NoSuchOption" else ""
     title = error.message if option else error.format_message()
     hint = f"{path} --help"
@@ -80,6 +80,17 @@ def _usage(error: TyperException) -> int:
         hint += f"\nOptions of the pipeline file itself go after --:  sage run FILE -- {option}"
     show(title.rstrip("."), "", hint)
     return getattr(error, "exit_code", exit_codes.USAGE)
+
+
+def _path(command: str) -> str:
+    """The command that was meant by what was typed, without its options: ``sage llm serve``."""
+    known = {path for path, _ in walk()}
+    path = "sage"
+    for word in command.split():
+        if f"{path} {word}" not in known:
+            break
+        path = f"{path} {word}"
+    return path
 
 
 def _unexpected(error: BaseException, command: str) -> int:

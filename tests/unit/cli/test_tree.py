@@ -94,7 +94,11 @@ def test_a_command_like_nothing_names_what_there_is(cli: Any) -> None:
         (("run", "local", "--parallelism", "0", "x.py"), "x>=1"),
         (("llm", "status", "extra"), "extra"),
         (("run",), "FILE"),
-        (("llm", "logs", "--tail"), "--tail"),
+        (("llm", "logs", "--tail"), "next: sage llm logs --help"),
+        (("init", "--template"), "next: sage init --help"),
+        (("monitor", "--interval", "nan"), "nan is no number"),
+        (("monitor", "metrics", "--live", "--interval", "inf"), "0.2<=x<=3600"),
+        (("chat", "--temperature", "nan", "hi"), "nan is no number"),
     ],
 )
 def test_wrong_usage_says_what_and_where_to_read_on(words: tuple[str, ...], said: str, cli: Any) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sage.cli import exit_codes
+from sage.cli.numbers import real
 from sage.cli.output import say, style
 from sage.common.errors import UsageError
 
@@ -28,7 +29,8 @@ def chat(
     system: Annotated[str | None, typer.Option("--system", "-s", help="The system message.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, metavar="N", help="The longest answer, in tokens.")] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0.0, max=2.0, metavar="T", help="0 always says the likeliest.")
+        float | None,
+        typer.Option(min=0.0, max=2.0, callback=real, metavar="T", help="0 always says the likeliest."),
     ] = None,
 ) -> None:
     """Talk to the model, or ask it one question."""

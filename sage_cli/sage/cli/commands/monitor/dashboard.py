@@ -7,13 +7,19 @@ from typing import Annotated
 
 import typer
 
+from sage.cli.numbers import LONGEST_INTERVAL_SECONDS, real
 from sage.cli.output import emit_json, result
 from sage.common.home import SageHome
 
 
 def dashboard(
     context: typer.Context,
-    interval: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="How often it looks.")] = 1.0,
+    interval: Annotated[
+        float,
+        typer.Option(
+            min=0.2, max=LONGEST_INTERVAL_SECONDS, callback=real, metavar="SECONDS", help="How often it looks."
+        ),
+    ] = 1.0,
     json: Annotated[bool, typer.Option("--json", help="Print what it knows as JSON and leave.")] = False,
 ) -> None:
     """Open the dashboard; where there is no terminal, print what it would show."""

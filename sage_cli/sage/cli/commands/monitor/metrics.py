@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sage.cli.numbers import LONGEST_INTERVAL_SECONDS, real
 from sage.cli.output import emit_json, result
 from sage.common.errors import NotRunningError
 from sage.common.home import SageHome
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
 def metrics(
     live: Annotated[bool, typer.Option("--live", help="Keep printing; Ctrl-C leaves.")] = False,
-    interval: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="With --live: how often.")] = 2.0,
+    interval: Annotated[
+        float,
+        typer.Option(
+            min=0.2, max=LONGEST_INTERVAL_SECONDS, callback=real, metavar="SECONDS", help="With --live: how often."
+        ),
+    ] = 2.0,
     json: Annotated[bool, typer.Option("--json", help="JSON; with --live one object a line.")] = False,
 ) -> None:
     """Print load, rates and latencies of the running services and pipelines."""
