@@ -225,6 +225,9 @@ def test_events_are_only_cut_between_events(pieces: list[bytes]) -> None:
         (b'data: {"error": {"message": "x"}}\n\n', b"", True),
         (b"data: {}\n\n", b"", False),
         (b"data: {}\n\n", b'data: {"choi', False),
+        (b'data: {"choices":[{"delta":{"content":"[DONE]"}}]}\n\n', b"", False),
+        (b"id: 7\ndata: [DONE]\n\n", b"", True),
+        (b'data: {"error":{"message":"the data: none"}}\n\n', b"", True),
     ],
 )
 def test_how_a_stream_ends(last: bytes, rest: bytes, complete: bool) -> None:

@@ -79,6 +79,10 @@ def split_events(data: bytes) -> tuple[bytes, bytes]:
 
 
 def is_complete(last: bytes, rest: bytes) -> bool:
-    """Whether a stream that ended did so properly: with `[DONE]`, or with an error event of the engine's own."""
-    event = rest.strip() or last[last.rstrip().rfind(b"data:") :]
-    return b"[DONE]" in event or event.startswith((b'data: {"error"', b'data:{"error"'))
+    """Whether a stream that ended did so properly: with `[DONE]`, or with an error event of the engine's own.
+
+    `last` holds the last whole events, `rest` what followed them. An answer may speak of "[DONE]" without being over.
+    """
+    event = rest.strip() or last.replace(b"\r\n", b"\n").strip().rsplit(b"\n\n", 1)[-1]
+    data = event[event.rfind(b"\ndata:") + 1 :].removeprefix(b"data:").strip()
+    return data == b"[DONE]" or data.startswith(b'{"error"')

@@ -74,7 +74,7 @@ def tokenize(text: str) -> list[Token]:
     return tokens
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def _remembered(word: str) -> tuple[Token, ...]:
     """Return what `_tokens_of` returns; words of ordinary length come again and again."""
     return _tokens_of(word)

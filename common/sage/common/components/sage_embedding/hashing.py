@@ -19,7 +19,7 @@ from sage.common.components.sage_embedding.base import BaseEmbedding
 from sage.common.components.sage_embedding.features import LONG, Token, pair_features, token_features, tokenize
 from sage.common.errors import ConfigError
 
-_CACHE_LIMIT = 100_000
+_CACHE_LIMIT = 20_000  # a few kilobytes a word
 _CHUNK = 1024
 _COPIES = 3
 

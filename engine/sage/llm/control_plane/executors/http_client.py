@@ -26,10 +26,6 @@ class UpstreamUnreachable(Exception):  # noqa: N818 - a state of the world, hand
         self.sent = sent
 
 
-class UpstreamDied(Exception):  # noqa: N818 - as above
-    """The answer had begun and broke off."""
-
-
 @dataclass(slots=True)
 class HttpExecutionCoordinator:
     """Sends requests to engines. `idle_seconds`: the longest silence of an engine inside an answer."""
