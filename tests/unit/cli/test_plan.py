@@ -100,7 +100,7 @@ def test_only_the_gateway_is_opened_to_other_machines(sage_home: SageHome) -> No
 
 
 @pytest.mark.spec("X12")
-@pytest.mark.parametrize("host", ["256.1.1.1", "203.0.113.7", "no such host", "::zz"])
+@pytest.mark.parametrize("host", ["256.1.1.1", "203.0.113.7", "no such host", "::zz", ""])
 def test_an_address_of_another_machine_is_refused(host: str, sage_home: SageHome) -> None:
     with pytest.raises(UsageError) as caught:
         make_plan(StackRequest(host=host), sage_home, NOTHING)
@@ -154,9 +154,11 @@ def test_a_port_from_the_environment_counts_as_asked_for(sage_home: SageHome, mo
 
 
 def test_two_daemons_cannot_share_a_port(sage_home: SageHome) -> None:
-    port = SagePorts.LLM_DEFAULT
-    with pytest.raises(ConfigError, match="cannot be used"):
+    with listener() as port:
+        pass
+    with pytest.raises(ConfigError, match="cannot be used") as caught:
         make_plan(StackRequest(port=port, embedding_port=port), sage_home, NOTHING)
+    assert "sage llm serve --embedding-port " in caught.value.hint
 
 
 def test_a_model_that_is_missing_stops_everything_first(sage_home: SageHome) -> None:

@@ -12,8 +12,10 @@ from sage.common.errors import UsageError
 def check_host(host: str) -> str:
     """A note where other machines can reach ``host``, else "".
 
-    Raises UsageError where this machine has no such address.
+    Raises UsageError where this machine has no such address, or none is named.
     """
+    if not host:  # to the kernel this means every address: too much for an empty variable in a script
+        raise UsageError("--host names no address", hint=f"sage llm serve --host {LOOPBACK}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:

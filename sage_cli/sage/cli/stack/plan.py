@@ -11,7 +11,7 @@ from sage.cli.stack.address import check_host
 from sage.cli.stack.models import HASH, Model, find_embedding_model, find_llm_model
 from sage.common.config.ports import LOOPBACK, SagePorts
 from sage.common.config.settings import Settings
-from sage.common.errors import PortInUseError
+from sage.common.errors import ConfigError, PortInUseError
 from sage.common.home import SageHome
 from sage.common.stack import StackStatus
 from sage.supervisor import DaemonSpec
@@ -114,12 +114,13 @@ def _port(
     explicit = settings.port(place.setting) if asked is None and setting is not None else asked
     try:
         choice = SagePorts.choose(place.default, explicit, host=host, fallbacks=_fallbacks(place), taken=taken)
-    except PortInUseError as error:
+    except ConfigError as error:
         free = SagePorts.find_available_port(host=host, taken=taken)
         origin = f"  (now from {setting.origin})" if asked is None and setting is not None else ""
-        raise PortInUseError(
-            error.port, error.holder, hint=f"Take another port:  sage llm serve {place.option} {free}{origin}"
-        ) from None
+        hint = f"Take another port:  sage llm serve {place.option} {free}{origin}"
+        if isinstance(error, PortInUseError):
+            raise PortInUseError(error.port, error.holder, hint=hint) from None
+        raise ConfigError(error.title, cause=error.cause, hint=hint) from None
     return choice.port, choice.reason
 
 
