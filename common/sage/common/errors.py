@@ -65,6 +65,8 @@ class SageError(Exception):
         self.title = title
         self.cause = cause
         self.hint = hint
+        if hint:
+            self.add_note(f"next: {hint}")  # a traceback ends with it
         if code is not None:
             self.code = code
         if exit_code is not None:

@@ -1,6 +1,7 @@
 """The error tree: stable codes, exit codes, what a person and a machine get to see."""
 
 import pickle
+import traceback
 
 import pytest
 
@@ -53,6 +54,14 @@ def test_an_error_says_what_why_and_what_next() -> None:
         "hint": "sage llm serve",
         "details": {},
     }
+
+
+@pytest.mark.spec("X12")
+def test_a_traceback_ends_with_what_to_do() -> None:
+    """A plain `python pipeline.py` shows no more than that."""
+    error = NotRunningError("The gateway is not running", cause="nothing listens", hint="sage llm serve")
+    lines = traceback.format_exception(error)
+    assert lines[-1] == "next: sage llm serve\n"
 
 
 def test_code_and_exit_code_can_be_set_for_one_error() -> None:
