@@ -38,6 +38,17 @@ def test_a_service_that_does_not_come_back_is_a_failure(stack: TinyStack) -> Non
         assert "sage llm logs engine" in failed.stderr
 
 
+@pytest.mark.spec("X6")
+def test_what_was_stopped_stays_stopped_unless_it_is_named(stack: TinyStack) -> None:
+    first = stack.client.start([stack.spec("gateway", "gateway"), stack.spec("engine")])[0].pid
+    stack.client.stop(["engine"])
+    assert restart(stack).returncode == 0
+    assert stack.now("gateway").pid != first
+    assert stack.now("engine").state == "stopped"
+    assert restart(stack, "engine").returncode == 0
+    assert stack.now("engine").state == "ready"
+
+
 @pytest.mark.spec("R1", "X12")
 def test_a_service_that_fell_with_its_supervisor_is_not_forgotten(stack: TinyStack) -> None:
     stack.client.start([stack.spec("gateway", "gateway"), stack.spec("engine")])

@@ -37,7 +37,8 @@ def restart(
     started = time.monotonic()
     client = SupervisorClient(home)
     client.ensure_running()
-    coming = [daemon for daemon in client.restart(wanted or None) if daemon.state != "ready"]
+    as_they_were = wanted or [daemon.name for daemon in before.daemons if daemon.state != "stopped"]
+    coming = [daemon for daemon in client.restart(as_they_were) if daemon.state != "ready"]
     if coming:
         raise not_ready(coming)
     if json:
