@@ -6,6 +6,8 @@ import itertools
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -15,7 +17,6 @@ import pytest
 from sage.common.errors import PipelineError, ServiceError
 from sage.core.api import LocalEnvironment
 from sage.core.api.function import MapFunction, SinkFunction
-from sage.core.runtime.services import ServiceRegistry
 
 
 class Counter:
@@ -115,24 +116,38 @@ class TestCalls:
         env.from_collection([1]).sink(All)
         env.submit()
 
-    def test_a_service_that_is_not_thread_safe_is_called_in_turns(self) -> None:
-        inside = threading.Semaphore(1)
-
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda function, value: function.call_service["single"].add(value),
+            lambda function, value: function.call_service["single"](value),
+            lambda function, value: function.call_service("single", value, method="add"),
+            lambda function, value: function.call_service_async["single"].add(value).result(10),
+        ],
+        ids=["by name", "itself", "call", "async"],
+    )
+    def test_a_service_that_is_not_thread_safe_is_called_in_turns(self, call: Callable[[Any, int], int]) -> None:
         class Single:
             thread_safe = False
+            calls = 0
 
-            def process(self, value: int) -> int:
-                assert inside.acquire(blocking=False), "two calls at once"
-                try:
-                    return value
-                finally:
-                    inside.release()
+            def add(self, value: int) -> int:
+                before = self.calls
+                time.sleep(0.001)  # another thread gets its chance
+                self.calls = before + 1
+                return value
 
-        registry = ServiceRegistry()
-        registry.register("single", Single, (), {})
-        futures = [registry.submit("single", None, (i,), {}, None) for i in range(50)]
-        assert [future.result(10) for future in futures] == list(range(50))
-        registry.close()
+            __call__ = add
+
+        class Use(MapFunction[int, int]):
+            def execute(self, value: int) -> int:
+                return call(self, value)
+
+        env = LocalEnvironment("services", {"parallelism": 4})
+        env.register_service("single", Single)
+        env.from_collection(range(50)).map(Use).sink(lambda x: None)
+        env.submit()
+        assert env.call_service["single"].calls == 50
 
 
 @pytest.mark.spec("K9")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 from sage.common.errors import SageError, ServiceError
@@ -28,11 +29,32 @@ class _Service:
     instance: Any = None
 
 
+class _InTurns:
+    """A service whose methods are called one at a time."""
+
+    __slots__ = ("_calling", "_instance")
+
+    def __init__(self, instance: Any, calling: threading.RLock) -> None:
+        self._instance = instance
+        self._calling = calling
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._instance, name)
+        return partial(self._call, value) if callable(value) else value
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(self._instance, *args, **kwargs)
+
+    def _call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        with self._calling:
+            return function(*args, **kwargs)
+
+
 class ServiceRegistry:
     """Services by name.
 
     Calls come from many threads at once. A service that cannot stand that says so with a class attribute
-    `thread_safe = False`; then its calls made through `call_service("name", …)` or asynchronously take turns.
+    `thread_safe = False`; then the calls of its methods take turns.
     """
 
     def __init__(self) -> None:
@@ -57,7 +79,12 @@ class ServiceRegistry:
         return sorted(self._services)
 
     def get(self, name: str) -> Any:
-        """The instance; the first caller makes it, others wait. Raises ServiceError."""
+        """The instance, or what stands before one that is not thread-safe. Raises ServiceError."""
+        instance = self._instance(name)
+        return instance if _thread_safe(instance) else _InTurns(instance, self._services[name].calling)
+
+    def _instance(self, name: str) -> Any:
+        """The first caller makes it, others wait."""
         service = self._services.get(name)
         if service is None:
             raise self._unknown(name)
@@ -70,9 +97,9 @@ class ServiceRegistry:
 
     def call(self, name: str, method: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a method of a service in this thread."""
-        instance = self.get(name)
+        instance = self._instance(name)
         function = _method(name, instance, method)
-        if getattr(instance, "thread_safe", True):
+        if _thread_safe(instance):
             return function(*args, **kwargs)
         with self._services[name].calling:
             return function(*args, **kwargs)
@@ -132,6 +159,10 @@ class ServiceRegistry:
             cause=f"registered: {known}",
             hint=f"did you mean {near[0]!r}?" if near else f"env.register_service({name!r}, factory)",
         )
+
+
+def _thread_safe(instance: Any) -> bool:
+    return bool(getattr(instance, "thread_safe", True))
 
 
 def _with_deadline(call: Future[Any], name: str, seconds: float) -> Future[Any]:
