@@ -177,7 +177,7 @@ async def test_a_model_may_be_named_as_the_stack_names_it() -> None:
 
 
 @pytest.mark.spec("G3")
-@given(count=st.integers(1, 40), limit=st.integers(1, 12))
+@given(count=st.integers(1, 40), limit=st.integers(3, 12))
 def test_embedding_work_in_parts_is_the_same_work(count: int, limit: int) -> None:
     inputs = [f"text {number}" for number in range(count)]
     body = json.dumps({"model": "m", "input": inputs, "user": "me"}).encode()
@@ -197,6 +197,13 @@ def test_embedding_work_in_parts_is_the_same_work(count: int, limit: int) -> Non
     assert [item["embedding"][0] for item in whole["data"]] == inputs
     assert [item["index"] for item in whole["data"]] == list(range(count))
     assert whole["usage"]["total_tokens"] == 2 * len(parts)
+
+
+def test_more_inputs_than_a_gateway_can_hold_are_refused() -> None:
+    assert len(split_inputs(json.dumps({"input": ["a"] * 160}).encode(), 10)) == 16
+    with pytest.raises(ApiError, match="161 items; at most 160") as refused:
+        split_inputs(json.dumps({"input": ["a"] * 161}).encode(), 10)
+    assert (refused.value.status, refused.value.code) == (400, "too_many_inputs")
 
 
 def test_inputs_that_cannot_be_split_stay_whole() -> None:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import msgspec
 
-from sage.llm.asgi import JSON_TYPE
+from sage.llm.asgi import JSON_TYPE, ApiError
 from sage.llm.control_plane.answers import Answer, read_answer
 from sage.llm.control_plane.classifier import InferenceCall
 from sage.llm.control_plane.executors.http_client import HttpExecutionCoordinator
 from sage.llm.control_plane.upstream import Upstream
 
 MAX_INPUTS = 2048  # OpenAI's limit, and the built-in embedding server's
+MAX_PARTS = 16  # the whole answer is in memory at once: a body of millions of tiny inputs would fill it
 
 
 class _Item(msgspec.Struct):
@@ -69,7 +70,10 @@ class EmbeddingExecutor:
 
 
 def split_inputs(body: bytes, limit: int) -> list[bytes]:
-    """Return the request as requests of at most `limit` inputs each; one that fits comes back as it is."""
+    """Return the request as requests of at most `limit` inputs each; one that fits comes back as it is.
+
+    Raises ApiError 400 past `MAX_PARTS` of them.
+    """
     if len(body) < 2 * limit:  # an input takes at least two bytes
         return [body]
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
@@ -79,6 +83,13 @@ def split_inputs(body: bytes, limit: int) -> list[bytes]:
         return [body]  # a single text
     if len(inputs) <= limit or bytes(inputs[0])[:1].isdigit():
         return [body]
+    if len(inputs) > limit * MAX_PARTS:
+        raise ApiError(
+            400,
+            f"`input` has {len(inputs)} items; at most {limit * MAX_PARTS} fit in one request.",
+            param="input",
+            code="too_many_inputs",
+        )
     return [
         msgspec.json.encode({**fields, "input": inputs[start : start + limit]})
         for start in range(0, len(inputs), limit)
