@@ -1,8 +1,8 @@
 """The project templates behind ``sage init``: data in folders beside this file, found through importlib.resources.
 
-A template is a folder with a ``template.toml`` (description, documents to ship) and the project's files. Two naming
-rules keep such a folder ordinary to git, wheels and linters: ``dot_x`` becomes ``.x``, and ``{{project_name}}`` in a
-text is replaced. This module does not know how a project is run.
+A template is a folder with a ``template.toml`` (description, first steps, documents to ship) and the project's files.
+Two naming rules keep such a folder ordinary to git, wheels and linters: ``dot_x`` becomes ``.x``, and
+``{{project_name}}`` in a text is replaced. This module does not know how a project is run.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ _SKIPPED = frozenset({"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cach
 
 @dataclass(frozen=True, slots=True)
 class TemplateInfo:
-    """A template's name, one line about it, and the project folder that receives the manual ("" for none)."""
+    """A template's name, one line about it, what to type in a new project, and the folder for the manual ("": none)."""
 
     name: str
     description: str
+    first_steps: tuple[str, ...]
     manual: str = ""
 
 
@@ -86,7 +87,7 @@ def _root() -> Traversable:
 
 def _info(folder: Traversable) -> TemplateInfo:
     row = tomllib.loads(folder.joinpath(_MANIFEST).read_text(encoding="utf-8"))
-    return TemplateInfo(folder.name, row["description"], row.get("manual", ""))
+    return TemplateInfo(folder.name, row["description"], tuple(row["first_steps"]), row.get("manual", ""))
 
 
 def _find(name: str) -> TemplateInfo:

@@ -18,7 +18,9 @@ def test_init_makes_a_project(cli: Any) -> None:
     assert (made.code, made.out) == (0, "my-project\n")
     assert "sage run local pipeline.py" in made.err
     assert pathlib.Path("my-project/pipeline.py").is_file()
-    assert "cd 'my folder/second'  &&" in cli("init", "my folder/second", "--template", "minimal").err
+    assert "cd my-project  &&  sage llm serve  &&  sage run local pipeline.py\n" in made.err
+    minimal = cli("init", "my folder/second", "--template", "minimal")
+    assert "cd 'my folder/second'  &&  sage run local pipeline.py\n" in minimal.err
     told = json.loads(cli("init", "other", "--template", "minimal", "--json").out)
     assert "other/pipeline.py" in told["files"]
 

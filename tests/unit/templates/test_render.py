@@ -29,6 +29,13 @@ def test_the_templates_are_listed_with_one_line_each() -> None:
     assert all(info.description and "\n" not in info.description for info in templates)
 
 
+def test_the_first_steps_are_those_of_the_projects_readme(tmp_path: Path) -> None:
+    for info in list_templates():
+        render(info.name, tmp_path / info.name)
+        readme = (tmp_path / info.name / "README.md").read_text()
+        assert "\n\n" + "".join(f"    {step}\n" for step in info.first_steps) + "\n" in readme
+
+
 def test_minimal_has_all_files_hidden_ones_too(tmp_path: Path) -> None:
     dest = tmp_path / "my-project"
 

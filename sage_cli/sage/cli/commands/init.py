@@ -41,4 +41,5 @@ def init(
         return
     result(str(folder))
     say(f"Made {folder} from the template {template}: {len(files)} files.")
-    say(f"Next:  cd {shlex.quote(str(folder))}  &&  sage llm serve  &&  sage run local pipeline.py")
+    [steps] = [info.first_steps for info in templates.list_templates() if info.name == template]
+    say("Next:  " + "  &&  ".join((f"cd {shlex.quote(str(folder))}", *steps)))
