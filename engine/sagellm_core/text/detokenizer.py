@@ -13,6 +13,7 @@ from sagellm_core.text.tokenizer import Tokenizer
 
 _CONTEXT = 5
 _LONGEST_CHARACTER = 8
+_LONGEST_WINDOW = 16
 _INCOMPLETE = "\ufffd"
 
 
@@ -22,8 +23,7 @@ class Detokenizer:
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], *, skip_special_tokens: bool = True) -> None:
         self._tokenizer = tokenizer
         self._skip = skip_special_tokens
-        self._window = list(prompt[-_CONTEXT:])
-        self._known = self._decode(self._window)
+        self._window, self._known = self._tail(prompt)
         self._pending = 0
 
     def push(self, token_id: int) -> str:
@@ -41,12 +41,23 @@ class Detokenizer:
 
     def _take(self, text: str) -> str:
         chunk = text[len(self._known) :]
-        if len(self._window) > 2 * _CONTEXT:
-            self._window = self._window[-_CONTEXT:]
-            text = self._decode(self._window)
         self._known = text
         self._pending = 0
+        if len(self._window) > _LONGEST_WINDOW:
+            self._window, self._known = self._tail(self._window)
         return chunk
+
+    def _tail(self, ids: Sequence[int]) -> tuple[list[int], str]:
+        """The last few tokens and their text, cut between characters: bytes after half a one would decode to nothing.
+
+        Where every cut leaves broken text (the tokens themselves are broken), the longest one.
+        """
+        for size in range(_CONTEXT, _CONTEXT + _LONGEST_CHARACTER):
+            tail = list(ids[-size:])
+            text = self._decode(tail)
+            if _INCOMPLETE not in text:
+                break
+        return tail, text
 
     def _decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids, skip_special_tokens=self._skip)

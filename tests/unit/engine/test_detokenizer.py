@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sagellm_core.text.detokenizer import Detokenizer
@@ -74,6 +74,8 @@ def llama2(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 
 @QUICK
+@example(text="aa😀😀é", cut=1)
+@example(text="😀é" * 10, cut=3)
 @given(text=st.text("ab eh你é😀 ", max_size=30), cut=st.integers(1, 30))
 def test_sentencepiece_spaces_and_bytes(text: str, cut: int, llama2: Tokenizer) -> None:
     """A space between prompt and output is kept, though decoding the output alone would drop it."""
