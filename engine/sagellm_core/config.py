@@ -36,6 +36,7 @@ class LLMEngineConfig(BaseModel):
     trust_remote_code: Literal[False] = False
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     device: str | None = None
+    device_ids: list[int] = Field(default_factory=list)
     kv_cache_block_size: int = Field(default=16, ge=1, le=256)
     kv_cache_num_blocks: int | None = Field(default=None, ge=1)
     enable_prefix_cache: bool = True
@@ -119,6 +120,7 @@ class EngineFileConfig(BaseModel):
             model_path=engine.model_path or engine.model,
             backend_type=self.backend.kind,
             device=engine.device or self.backend.device,
+            device_ids=self.backend.device_ids,
             max_batch_size=engine.max_batch_size,
             max_model_len=engine.max_input_tokens + engine.max_output_tokens,
             max_new_tokens=engine.max_output_tokens,

@@ -7,16 +7,17 @@ command line is said at once.
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import signal
-import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sage.common.errors import ConfigError, PortInUseError, SageError
+from sage.common.errors import ConfigError, SageError
+from sage.common.listening import listen, report
 
 if TYPE_CHECKING:
+    import socket
+
     from starlette.applications import Starlette
 
     from sagellm_core.config import LLMEngineConfig
@@ -27,7 +28,6 @@ __all__ = ["engine_server_app", "main"]
 
 MODEL_VARIABLE = "SAGE_ENGINE_MODEL"
 DRAIN_SECONDS = 6.0
-_BACKLOG = 2048
 
 
 def __getattr__(name: str) -> Any:
@@ -49,10 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _serve(arguments)
     except SageError as error:
-        for label, text in (("error", error.title), ("why", error.cause), ("next", error.hint)):
-            if text:
-                print(f"{label}: {text}", file=sys.stderr)
-        return error.exit_code
+        return report(error)
     except KeyboardInterrupt:
         return 130
 
@@ -87,7 +84,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     configure_logging("engine", level=arguments.log_level)
     _check_installed()
-    sock = bind(arguments.host, arguments.port)
+    sock = listen(arguments.host, arguments.port)
     with sock:
         config = _engine_config(arguments)
         _check_model(config)
@@ -142,24 +139,6 @@ def _check_model(config: LLMEngineConfig) -> None:
 
     check_kind(config.backend_type)
     read_model_config(locate_model(config.model_path))
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises PortInUseError that names the holder, or ConfigError."""
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-        sock.listen(_BACKLOG)
-    except (OSError, OverflowError) as error:
-        sock.close()
-        if getattr(error, "errno", None) == errno.EADDRINUSE:
-            from sage.common.config.ports import port_holder
-
-            raise PortInUseError(port, port_holder(port)) from error
-        raise ConfigError(f"Cannot listen on {host}:{port}", cause=str(error), hint="Try --host 127.0.0.1") from error
-    sock.setblocking(False)
-    return sock
 
 
 def _run(config: LLMEngineConfig, sock: socket.socket) -> Exception | None:

@@ -16,11 +16,12 @@ from time import monotonic
 from sagellm_core.engine_core.block_manager import BlockManager
 from sagellm_core.engine_core.plan import SampledToken, SchedulerOutput
 from sagellm_core.engine_core.scheduler import Scheduler, SchedulerConfig
-from sagellm_core.engine_core.sequence import FinishReason, Sequence
+from sagellm_core.engine_core.sequence import Sequence
 from sagellm_core.errors import EngineError
 from sagellm_core.executor.base import Executor
 from sagellm_core.text.output import OutputText
 from sagellm_protocol.errors import Error, ErrorCode
+from sagellm_protocol.messages import FinishReason
 from sagellm_protocol.sampling import SamplingParams
 
 _LOG = logging.getLogger("sagellm_core")

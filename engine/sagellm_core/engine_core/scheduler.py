@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from sagellm_core.engine_core.block_manager import BlockManager, extend_chain
 from sagellm_core.engine_core.plan import BatchType, NewSequence, SampledToken, SchedulerOutput, StepOutput
-from sagellm_core.engine_core.sequence import FinishReason, Sequence, SequenceStatus
+from sagellm_core.engine_core.sequence import Sequence, SequenceStatus
+from sagellm_protocol.messages import FinishReason
 from sagellm_protocol.sampling import SamplingParams
 
 

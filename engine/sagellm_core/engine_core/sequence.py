@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
 
-FinishReason = Literal["stop", "length", "error", "cancelled"]
+from sagellm_protocol.messages import FinishReason
 
 
 class SequenceStatus(StrEnum):

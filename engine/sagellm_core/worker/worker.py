@@ -43,7 +43,7 @@ class Worker:
     def load(self) -> WorkerInfo:
         """Load the weights and lay out the cache. Raises ModelLoadError or EngineError."""
         config, model = self.config, self.model
-        backend = create_backend(BackendConfig(config.backend_type, config.device))
+        backend = create_backend(BackendConfig(config.backend_type, config.device, config.device_ids))
         backend.prepare_thread(model, config.num_threads)
         dtype = backend.dtype(config.dtype, model)
         with WeightReader(self.folder) as reader:

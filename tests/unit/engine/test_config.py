@@ -39,7 +39,7 @@ def test_wrong_values_are_refused(wrong: dict[str, object]) -> None:
 def test_a_yaml_file_and_the_engine_it_asks_for(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(
-        "backend: {kind: cpu}\n"
+        "backend: {kind: cpu, device_ids: [1]}\n"
         "engine: {kind: llm, model: sage-builtin, max_batch_size: 4, max_input_tokens: 100, max_output_tokens: 20}\n"
         "workload: {segments: [short, long], concurrency: 2}\n"
         "output: {metrics_path: out.json}\n"
@@ -47,7 +47,7 @@ def test_a_yaml_file_and_the_engine_it_asks_for(tmp_path: Path) -> None:
     config = load_config(path)
     engine = config.engine_config()
     assert (engine.model_path, engine.backend_type, engine.max_batch_size) == ("sage-builtin", "cpu", 4)
-    assert (engine.max_model_len, engine.max_new_tokens) == (120, 20)
+    assert (engine.max_model_len, engine.max_new_tokens, engine.device_ids) == (120, 20, [1])
     assert config.workload.segments == ["short", "long"]
 
 

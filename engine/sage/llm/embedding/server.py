@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from sage.common.config.ports import SagePorts
 from sage.common.errors import SageError
+from sage.common.listening import listen, report
 from sage.common.logs import configure_logging, get_logger
-from sage.llm.serving import bind, report, serve
+from sage.llm.serving import serve
 
 _log = get_logger("sage.llm.embedding")
 
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_logging("embedding", level=options.log_level)
     started = time.perf_counter()
     try:
-        with bind(options.host, options.port) as sock:
+        with listen(options.host, options.port) as sock:
             from sage.llm.embedding.app import create_app
             from sage.llm.embedding.models import load
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from sage.common.config.ports import SagePorts
 from sage.common.errors import ConfigError, SageError
 from sage.common.home import SageHome
+from sage.common.listening import listen, report
 from sage.common.logs import configure_logging, get_logger
 from sage.llm.gateway.settings import GatewaySettings
-from sage.llm.serving import bind, report, serve
+from sage.llm.serving import serve
 
 _log = get_logger("sage.llm.gateway")
 
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.perf_counter()
     try:
         settings = _settings(options)
-        with bind(options.host, options.port) as sock:
+        with listen(options.host, options.port) as sock:
             from sage.llm.gateway.app import create_app
 
             app = create_app(settings)
