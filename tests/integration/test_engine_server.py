@@ -230,7 +230,7 @@ def test_health_answers_while_the_engine_is_busy(server: Server) -> None:
         ({"prompt": "x", "num_beams": 4}, "strategy", "it has greedy and sampling"),
         ({"prompt": "x", "echo": True}, "echo", "does not support echo"),
         ({"prompt": "x", "suffix": "y"}, "suffix", "does not support suffix"),
-        ({"prompt": {"a": 1}}, "prompt", "valid"),
+        ({"prompt": {"a": 1}}, "prompt", "must be a text, a list of"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
