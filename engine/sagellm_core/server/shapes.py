@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 from uuid import uuid4
 
@@ -43,6 +44,7 @@ class Answer:
     model: str
     id: str = field(init=False)
     created: int = field(default_factory=lambda: int(time.time()))
+    _shown: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.id = ("chatcmpl-" if self.is_chat else "cmpl-") + uuid4().hex
@@ -69,7 +71,7 @@ class Answer:
 
     def chunk(self, index: int, event: StreamEvent) -> dict[str, Any]:
         """A chunk for a delta event."""
-        logprobs = _logprobs(event.logprobs, self.is_chat)
+        logprobs = self._logprobs(index, event.logprobs)
         if self.is_chat:
             choice = {"index": index, "delta": {"content": event.chunk}, "logprobs": logprobs, "finish_reason": None}
         else:
@@ -85,12 +87,27 @@ class Answer:
         return self._object(self._chunk_kind, []) | {"usage": usage_object(prompt_tokens, completion_tokens)}
 
     def _choice(self, index: int, response: Response) -> dict[str, Any]:
-        logprobs = _logprobs(response.logprobs, self.is_chat)
+        logprobs = self._logprobs(index, response.logprobs)
         if self.is_chat:
             content: dict[str, Any] = {"message": {"role": "assistant", "content": response.output_text}}
         else:
             content = {"text": response.output_text}
         return {"index": index, **content, "logprobs": logprobs, "finish_reason": response.finish_reason}
+
+    def _logprobs(self, index: int, tokens: list[TokenLogprob] | None) -> dict[str, Any] | None:
+        """Log-probabilities of a choice, or of its next piece; offsets count the characters of the tokens before."""
+        if tokens is None:
+            return None
+        if self.is_chat:
+            return {"content": [_chat_logprob(token) for token in tokens]}
+        ends = list(accumulate((len(token.token) for token in tokens), initial=self._shown.get(index, 0)))
+        self._shown[index] = ends.pop()
+        return {
+            "tokens": [token.token for token in tokens],
+            "token_logprobs": [token.logprob for token in tokens],
+            "top_logprobs": [dict(_top(token)) for token in tokens],
+            "text_offset": ends,
+        }
 
     @property
     def _chunk_kind(self) -> str:
@@ -108,19 +125,6 @@ def usage_object(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
-    }
-
-
-def _logprobs(tokens: list[TokenLogprob] | None, is_chat: bool) -> dict[str, Any] | None:
-    if tokens is None:
-        return None
-    if is_chat:
-        return {"content": [_chat_logprob(token) for token in tokens]}
-    return {
-        "tokens": [token.token for token in tokens],
-        "token_logprobs": [token.logprob for token in tokens],
-        "top_logprobs": [dict(_top(token)) for token in tokens],
-        "text_offset": [],
     }
 
 

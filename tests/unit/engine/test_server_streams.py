@@ -14,7 +14,7 @@ from sagellm_core import LLMEngineConfig
 from sagellm_core.server.service import EngineService
 from sagellm_core.server.shapes import Answer
 from sagellm_core.server.sse import EventStream
-from sagellm_protocol import Request, StreamEvent
+from sagellm_protocol import Request, StreamEvent, TokenLogprob
 
 pytestmark = pytest.mark.spec("E8", "G6")
 
@@ -54,6 +54,19 @@ class Engine:
             yield 0, StreamEvent(event="end", request_id="r", finish_reason="stop")
         finally:
             self.over = True
+
+
+def test_offsets_of_log_probabilities_go_on_from_piece_to_piece() -> None:
+    def token(text: str) -> TokenLogprob:
+        return TokenLogprob(token_id=1, token=text, logprob=-0.5)
+
+    def offsets(*texts: str, index: int = 0) -> list[int]:
+        event = StreamEvent(event="delta", request_id="r", logprobs=[token(text) for text in texts])
+        found: list[int] = answer.chunk(index, event)["choices"][0]["logprobs"]["text_offset"]
+        return found
+
+    answer = Answer("text_completion", "m")
+    assert [offsets("SAGE"), offsets(" is", " a"), offsets("x", index=1), offsets("!")] == [[0], [4, 7], [0], [9]]
 
 
 async def turns() -> None:
