@@ -1,6 +1,9 @@
 """The whole stack as a user meets it: ``sage llm serve``, then the official client, then ``sage llm stop``."""
 
 import json
+import pathlib
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -66,3 +69,21 @@ def test_chat_and_embed_from_the_shell(sage: Any) -> None:
     assert len(rows["data"] if isinstance(rows, dict) else rows) == 2
     sage("llm", "stop")
     assert sage("chat", "What is SAGE?", check=False).returncode == 3
+
+
+@pytest.mark.spec("P2")
+def test_two_people_who_serve_at_the_same_moment_both_get_a_stack(sage: Any, tmp_path: pathlib.Path) -> None:
+    """Both look for free ports at once and choose the same; who loses a port chooses again."""
+    homes = [tmp_path / "one", tmp_path / "two"]
+    argv = [str(pathlib.Path(sys.executable).with_name("sage")), "llm"]
+    environments = [sage.env | {"SAGE_HOME": str(home)} for home in homes]
+    try:
+        serving = [
+            subprocess.Popen([*argv, "serve"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            for env in environments
+        ]
+        said = [process.communicate(timeout=90)[1] for process in serving]
+        assert [process.returncode for process in serving] == [0, 0], said
+    finally:
+        for env in environments:
+            subprocess.run([*argv, "stop"], env=env, capture_output=True, check=True)

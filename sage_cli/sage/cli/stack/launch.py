@@ -10,6 +10,7 @@ from types import FrameType
 
 from sage.cli.output import say
 from sage.cli.stack.plan import StackPlan
+from sage.common.config.ports import SagePorts
 from sage.common.errors import DaemonError, SageError
 from sage.common.home import SageHome
 from sage.common.stack import DaemonStatus, StackStatus, read_status
@@ -80,6 +81,11 @@ def _all_ready(home: SageHome, plan: StackPlan) -> StackStatus:
         if time.monotonic() > deadline or any(daemon.state in _HOPELESS for daemon in coming):
             raise not_ready(coming)
         time.sleep(_POLL_SECONDS)
+
+
+def lost_a_port(plan: StackPlan) -> bool:
+    """Whether a port that was free when the plan was made is not free now that nothing of the plan runs."""
+    return any(not SagePorts.is_available(spec.port, spec.host) for spec in plan.specs)
 
 
 def not_ready(coming: list[DaemonStatus]) -> DaemonError:

@@ -15,7 +15,7 @@ from sage.cli.stack.plan import StackRequest, make_plan
 from sage.cli.stack.room import check_room
 from sage.cli.stack.turn import our_turn
 from sage.common.config.ports import LOOPBACK
-from sage.common.errors import ConfigError
+from sage.common.errors import ConfigError, DaemonError
 from sage.common.home import SageHome
 from sage.common.stack import StackStatus, read_status
 
@@ -69,12 +69,21 @@ def _bring_up(request: StackRequest, home: SageHome) -> StackStatus:
     if before.supervisor_alive and plan.wanted <= ready:
         say("Already running.")
         return before
-    from sage.cli.stack.launch import launch
+    from sage.cli.stack.launch import launch, lost_a_port
 
-    for note in plan.notes:
-        say(f"note: {note}")
     started = time.monotonic()
-    stack = launch(home, plan, before, EventLines().show)
+    for last_try in (False, False, True):
+        for note in plan.notes:
+            say(f"note: {note}")
+        try:
+            stack = launch(home, plan, before, EventLines().show)
+            break
+        except DaemonError:
+            if last_try or not lost_a_port(plan):
+                raise
+            say("Another program took a port meanwhile; choosing again …")
+            before = read_status(home)
+            plan = make_plan(request, home, before)
     say(f"Ready in {duration(time.monotonic() - started)}.")
     return stack
 
