@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from sage.common.hub_cache import cached_snapshot
 from sagellm_core.errors import ModelLoadError
 
 DEFAULT_MODEL = "sage-builtin"
@@ -23,7 +23,7 @@ def locate_model(name: str) -> Path:
         return _checked(path.resolve(), name)
     if path.is_file():
         raise ModelLoadError(f"{name} is a file, not a model folder", hint=f"Name its folder:  --model {path.parent}")
-    cached = _from_hub_cache(name)
+    cached = cached_snapshot(name)
     if cached is not None:
         return _checked(cached, name)
     looks_like_hub = name.count("/") == 1 and not name.startswith((".", "/", "~"))
@@ -51,15 +51,3 @@ def _checked(folder: Path, name: str) -> Path:
     if not any(folder.glob("*.safetensors")):
         raise ModelLoadError(f"{name} has no weights", cause=f"no *.safetensors file in {folder}")
     return folder
-
-
-def _from_hub_cache(name: str) -> Path | None:
-    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
-    hub = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
-    repo = hub / f"models--{name.replace('/', '--')}"
-    try:
-        revision = (repo / "refs" / "main").read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return None
-    snapshot = repo / "snapshots" / revision
-    return snapshot if snapshot.is_dir() else None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sage.common.errors import ModelError
+from sage.common.hub_cache import cached_snapshot
 
 Pooling = Literal["mean", "cls"]
 
@@ -24,22 +24,13 @@ class FolderSettings:
 
 
 def locate(model: str) -> Path | None:
-    """Return the folder of a model: the path itself, or its newest snapshot in the local Hugging Face cache."""
+    """Return the folder of a model: the path itself, or its snapshot in the local Hugging Face cache."""
     path = Path(model).expanduser()
     if path.exists():
         return path
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
         return None
-    snapshots = _hub_cache() / ("models--" + model.replace("/", "--")) / "snapshots"
-    found = [folder for folder in snapshots.glob("*") if (folder / "config.json").is_file()]
-    return max(found, key=lambda folder: folder.stat().st_mtime, default=None)
-
-
-def _hub_cache() -> Path:
-    """Return the folder of the Hugging Face cache, as huggingface_hub finds it."""
-    if cache := os.environ.get("HF_HUB_CACHE"):
-        return Path(cache).expanduser()
-    return Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "hub"
+    return cached_snapshot(model)
 
 
 def read_settings(model: str, pooling: str | None = None, max_length: int | None = None) -> FolderSettings:
