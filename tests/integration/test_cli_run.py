@@ -154,18 +154,19 @@ def test_a_syntax_error_is_placed(sage: Any) -> None:
 def test_ctrl_c_stops_cleanly_with_130(sage: Any) -> None:
     """What was read still runs out; the job is recorded as cancelled; nothing is left."""
     name = write(sage.cwd, ENDLESS)
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [SAGE, "run", "local", name],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=sage.env,
         cwd=sage.cwd,
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "number 0\n"
-    child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=30)
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert child.stdout.readline() == "number 0\n"
+        child.send_signal(signal.SIGINT)
+        out, err = child.stdout.read(), child.stderr.read()  # not communicate(): it skips what readline() read ahead
     assert child.returncode == 130
     assert "endless cancelled" in err
     assert "Traceback" not in err
