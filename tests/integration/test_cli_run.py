@@ -151,7 +151,8 @@ def test_a_syntax_error_is_placed(sage: Any) -> None:
 
 
 @pytest.mark.spec("X4")
-def test_ctrl_c_stops_cleanly_with_130(sage: Any) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_cleanly_with_130(sage: Any, signum: signal.Signals) -> None:
     """What was read still runs out; the job is recorded as cancelled; nothing is left."""
     name = write(sage.cwd, ENDLESS)
     with subprocess.Popen(
@@ -165,7 +166,7 @@ def test_ctrl_c_stops_cleanly_with_130(sage: Any) -> None:
         assert child.stdout is not None
         assert child.stderr is not None
         assert child.stdout.readline() == "number 0\n"
-        child.send_signal(signal.SIGINT)
+        child.send_signal(signum)
         out, err = child.stdout.read(), child.stderr.read()  # not communicate(): it skips what readline() read ahead
     assert child.returncode == 130
     assert "endless cancelled" in err

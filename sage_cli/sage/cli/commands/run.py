@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 
 from sage.cli import exit_codes
 from sage.cli.output import duration, emit_json, say
+from sage.cli.signals import term_like_ctrl_c
 from sage.common.errors import NotRunningError, SageError, UsageError
 
 if TYPE_CHECKING:
@@ -43,15 +44,16 @@ def run(
 ) -> None:
     """Run a pipeline file on this machine.
 
-    What the pipeline prints goes to stdout (with --json to stderr); progress and the summary go to stderr. Ctrl-C stops
-    it cleanly, a second one at once.
+    What the pipeline prints goes to stdout (with --json to stderr); progress and the summary go to stderr. Ctrl-C or
+    SIGTERM stops it cleanly, a second one at once.
     """
     path = _existing(file, list(args or ()))
     from sage.cli.progress import RunProgress
     from sage.core.runner import run_file
 
     # The summary alone is stdout's with --json: what the pipeline prints then goes to stderr.
-    with redirect_stdout(sys.stderr) if json else nullcontext(), RunProgress(quiet=json) as progress:
+    out = redirect_stdout(sys.stderr) if json else nullcontext()
+    with term_like_ctrl_c(), out, RunProgress(quiet=json) as progress:
         report = run_file(path, parallelism=parallelism, argv=tuple(args or ()), on_progress=progress.update)
     if json:
         emit_json(_as_dict(report))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from sage.cli.output import say
+from sage.cli.signals import term_like_ctrl_c
 from sage.cli.stack.plan import StackPlan
 from sage.common.config.ports import SagePorts
 from sage.common.errors import DaemonError, SageError
@@ -30,7 +31,7 @@ def launch(
     """
     client = SupervisorClient(home)
     try:
-        with _term_like_ctrl_c():
+        with term_like_ctrl_c():
             with _interrupt_later():
                 client.ensure_running()
             waiting = [daemon.name for daemon in before.daemons if daemon.state == "backing-off"]
@@ -93,20 +94,6 @@ def not_ready(coming: list[DaemonStatus]) -> DaemonError:
     daemon = max(coming, key=lambda daemon: daemon.state in _HOPELESS)
     title = f"{daemon.name} is not ready (it is {daemon.state})"
     return DaemonError(title, cause=daemon.last_error, hint=f"sage llm logs {daemon.name}")
-
-
-@contextmanager
-def _term_like_ctrl_c() -> Iterator[None]:
-    """SIGTERM while starting ends like Ctrl-C: with everything stopped again."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 @contextmanager
