@@ -1,6 +1,7 @@
 """Import hygiene: what every command pays, and what must not come along."""
 
 import importlib
+import os
 import subprocess
 import sys
 
@@ -35,9 +36,18 @@ for module in sys.argv[1:]:
 """
 
 
+def unmeasured() -> dict[str, str]:
+    """The environment without what makes a child measure its coverage, which loads modules of its own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
 def modules_after(code: str) -> set[str]:
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=unmeasured(),
     )
     return set(done.stdout.split())
 
@@ -45,7 +55,9 @@ def modules_after(code: str) -> set[str]:
 @pytest.mark.spec("X1")
 def test_nothing_heavy_comes_along() -> None:
     """Each import in a fork of one fresh process."""
-    done = subprocess.run([sys.executable, "-c", FORK, *CHEAP], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, *CHEAP], capture_output=True, text=True, check=True, env=unmeasured()
+    )
     loaded = {line.split()[0]: set(line.split()[1:]) & HEAVY for line in done.stdout.splitlines()}
     assert loaded == {module: set() for module in CHEAP}
 

@@ -237,7 +237,8 @@ def source():
 
 def slow(x):
     if "--hang" in sys.argv:
-        print("hanging", flush=True)
+        sys.stdout.write("hanging\\n")  # one write: print() makes two, and four tasks would mix them
+        sys.stdout.flush()
         time.sleep(600)
     return x
 
