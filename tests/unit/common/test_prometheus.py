@@ -35,7 +35,7 @@ def test_odd_values_and_odd_lines() -> None:
 
 @given(st.text())
 def test_nonsense_never_raises(text: str) -> None:
-    parse(text)
+    assert all(name and isinstance(value, float) for (name, _), value in parse(text).items())
 
 
 def observed(values: list[float]) -> list[tuple[float, float]]:

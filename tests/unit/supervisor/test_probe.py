@@ -35,9 +35,9 @@ def test_answers(answer: bytes, health: Health) -> None:
 
 
 @given(st.binary())
-def test_nonsense_never_raises(answer: bytes) -> None:
-    parse(answer)
-    parse(b"HTTP/1.1 503 x\r\n\r\n" + answer)
+def test_nonsense_never_raises_and_a_503_is_never_ready(answer: bytes) -> None:
+    assert isinstance(parse(answer), Health)
+    assert parse(b"HTTP/1.1 503 x\r\n\r\n" + answer).probe is not Probe.OK
 
 
 @asynccontextmanager
