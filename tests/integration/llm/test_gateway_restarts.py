@@ -170,3 +170,32 @@ async def test_a_damaged_daemon_json_does_not_stop_the_gateway(
     await state_of(http, gate.url, "ready")
     async with http.post(gate.url + CHAT, json=HELLO) as response:
         assert response.status == 200
+
+
+@pytest.mark.spec("G1")
+async def test_who_was_told_ready_finds_the_model_listed_at_once(
+    stack: Stack, upstream: Start, daemon: Start, http: aiohttp.ClientSession
+) -> None:
+    """Between "starting" and "ready" the gateway learns nothing by itself in time: the list asks first."""
+    gate = await daemon("sage.llm.gateway", home=stack.home)
+    engine = await upstream("tiny")
+    stack.says("starting", engine.port)
+    for _ in range(5):
+        stack.file.unlink(missing_ok=True)
+        stack.says("starting", 1)  # nothing answers there: probes of it fail
+        await state_of(http, gate.url, "starting")
+        stack.says("ready", engine.port)
+        async with http.get(gate.url + "/v1/models") as response:
+            assert [model["id"] for model in (await response.json())["data"]] == ["tiny"]
+        stack.file.unlink()
+        await gone(http, gate.url)
+
+
+async def gone(http: aiohttp.ClientSession, url: str) -> None:
+    """Wait until the gateway knows no engine."""
+    async with asyncio.timeout(10):
+        while True:
+            async with http.get(url + "/health") as response:
+                if not (await response.json())["engines"]:
+                    return
+            await asyncio.sleep(0.02)

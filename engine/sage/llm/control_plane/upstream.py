@@ -54,6 +54,11 @@ class Upstream:
         return self.managed and self.supervised and self.state in _RETURNING
 
     @property
+    def is_news(self) -> bool:
+        """Whether it is said to be ready while its models are still unknown here."""
+        return self.managed and self.state == "ready" and not self.models and self.healthy is None
+
+    @property
     def condition(self) -> str:
         """One word for people: ready, down, or what the supervisor says."""
         if self.managed and self.state not in _READY:
@@ -86,8 +91,10 @@ class Upstream:
         self.models = models or self.models
 
     def follow(self, daemon: DaemonStatus, supervised: bool) -> None:
-        """Take over what daemon.json says; a new process starts with a clean record, but keeps its known models."""
-        if (daemon.url, daemon.pid) != (self.url, self.pid):
+        """Take over what daemon.json says; a process that is new or has just become ready starts with a clean record,
+        but keeps its known models."""
+        became_ready = daemon.state == "ready" != self.state
+        if became_ready or (daemon.url, daemon.pid) != (self.url, self.pid):
             self.healthy = None
             self.suspect = False
             self.probed_at = float("-inf")

@@ -66,6 +66,16 @@ class Watcher:
         self._seen = self._stamp()
         self._manager.sync(read_status(self._home))
 
+    async def catch_up(self) -> None:
+        """Return once each engine that daemon.json calls ready was asked for its models, so that who was told "ready"
+        also finds it listed. Costs one stat() where nothing is new."""
+        if self._home is not None and self._stamp() != self._seen:
+            self.refresh()
+        fresh = [one for one in self._manager.upstreams if one.is_news]
+        for upstream in fresh:
+            upstream.probed_at = time.monotonic()
+        await asyncio.gather(*(self._probe(upstream) for upstream in fresh))
+
     async def _run(self) -> None:
         """Follow the file and probe whoever is due."""
         while True:

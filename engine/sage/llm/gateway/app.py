@@ -64,12 +64,14 @@ class _Gateway:
 
     async def list_models(self, request: Request) -> None:
         """GET /v1/models."""
+        await self.watcher.catch_up()
         await request.respond_json(
             200, {"object": "list", "data": [self._shown(card) for card in self.manager.models()]}
         )
 
     async def show_model(self, request: Request) -> None:
         """GET /v1/models/{id}; an id may hold slashes."""
+        await self.watcher.catch_up()
         card = self.manager.find_model(request.path.removeprefix("/v1/models/"))
         await request.respond_json(200, self._shown(card))
 
