@@ -20,7 +20,9 @@ class LLMEngineConfig(BaseModel):
     `kv_cache_num_blocks=None` sizes the cache from `max_batch_size`, `max_model_len` and the memory there is.
     `max_num_batched_tokens` is the token budget of a step, `max_waiting_requests` the length of the queue before
     requests are refused with `resource_exhausted`. `sampling` holds defaults that win over the model's
-    generation_config.json and lose against the request.
+    generation_config.json and lose against the request. `quantization` is of the weights. `num_speculative_tokens`
+    above 0 lets every greedy or sampling request speculate, with the draft model `speculative_model` or, without one, by
+    looking up n-grams of its own text. `lora_adapters` are folders by name. `task_type="embed"` serves `embed` alone.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -45,6 +47,13 @@ class LLMEngineConfig(BaseModel):
     num_threads: int | None = Field(default=None, ge=1)
     sampling: SamplingParams | None = None
     served_model_name: str | None = None
+    task_type: Literal["generate", "embed"] = "generate"
+    pooling_strategy: Literal["mean", "cls", "last"] = "mean"
+    quantization: Literal["int8", "int4", "fp8"] | None = None
+    speculative_model: str | None = None
+    num_speculative_tokens: int = Field(default=0, ge=0, le=16)
+    lora_adapters: dict[str, str] = Field(default_factory=dict)
+    max_lora_rank: int = Field(default=64, ge=1, le=512)
     engine_id: str = "engine-0"
     metadata: dict[str, Any] = Field(default_factory=dict)
 

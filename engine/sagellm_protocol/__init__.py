@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sagellm_protocol.errors import Error, ErrorCode
     from sagellm_protocol.messages import (
+        Choice,
         FinishReason,
         Message,
         Metrics,
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
         Timestamps,
         TokenLogprob,
     )
-    from sagellm_protocol.sampling import DecodingStrategy, SamplingParams
+    from sagellm_protocol.sampling import DecodingStrategy, Grammar, SamplingParams
 
 __all__ = [
+    "Choice",
     "DecodingStrategy",
     "Error",
     "ErrorCode",
     "FinishReason",
+    "Grammar",
     "Message",
     "Metrics",
     "Request",
@@ -42,6 +45,7 @@ _HOME = {
     "DecodingStrategy": "sampling",
     "Error": "errors",
     "ErrorCode": "errors",
+    "Grammar": "sampling",
     "SamplingParams": "sampling",
 }
 

@@ -31,7 +31,8 @@ class Request(BaseModel):
     """A request to an engine: a prompt (text or token ids) or messages, exactly one of the two.
 
     `max_tokens` here wins over `sampling_params.max_tokens`. A higher `priority` is served earlier. `deadline_ms`
-    counts from the moment the engine accepts the request. `kv_budget_tokens` bounds prompt plus output.
+    counts from the moment the engine accepts the request. `kv_budget_tokens` bounds prompt plus output. `adapter` names
+    a LoRA adapter of the engine; `tools` go to the chat template.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -49,6 +50,8 @@ class Request(BaseModel):
     deadline_ms: int | None = Field(default=None, ge=1)
     metadata: dict[str, Any] = Field(default_factory=dict)
     phase: Literal["prefill", "decode", "hybrid"] | None = None
+    adapter: str = ""
+    tools: list[dict[str, Any]] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _one_input(self) -> Request:
@@ -116,8 +119,27 @@ class TokenLogprob(BaseModel):
     top_tokens: dict[int, str] = Field(default_factory=dict)
 
 
+class Choice(BaseModel):
+    """One of several answers to a request. `score` ranks them: the sum of log-probabilities over length, see
+    `length_penalty`; 0 where nothing was ranked.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    index: int
+    output_text: str = ""
+    output_tokens: list[int] = Field(default_factory=list)
+    finish_reason: FinishReason = "stop"
+    logprobs: list[TokenLogprob] | None = None
+    score: float = 0.0
+
+
 class Response(BaseModel):
-    """The whole answer to a request. `output_tokens` are the token ids; `prompt_tokens` is a count."""
+    """The whole answer to a request. `output_tokens` are the token ids; `prompt_tokens` is a count.
+
+    Where several answers were asked for (n, best_of, beams), `choices` holds them, best first, and the fields here are
+    those of the first; otherwise it is empty. `prompt_logprobs`: one entry a prompt token but the first, if asked for.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -129,11 +151,15 @@ class Response(BaseModel):
     finish_reason: FinishReason = "stop"
     metrics: Metrics = Field(default_factory=Metrics)
     logprobs: list[TokenLogprob] | None = None
+    prompt_logprobs: list[TokenLogprob] | None = None
+    choices: list[Choice] = Field(default_factory=list)
     error: Error | None = None
 
 
 class StreamEvent(BaseModel):
     """One event of a stream: `start`, then any number of `delta`, then exactly one `end`.
+
+    A delta of a request with several answers says by `index` which one goes on.
 
     start: request_id, trace_id, engine_id, prompt_tokens (a count). delta: chunk (text; held back while a character or
     a stop string is incomplete), chunk_tokens (the ids of the tokens behind it), logprobs. end: output_text,
@@ -147,6 +173,7 @@ class StreamEvent(BaseModel):
     trace_id: str = ""
     engine_id: str = ""
     prompt_tokens: int = 0
+    index: int = 0
     chunk: str = ""
     chunk_tokens: list[int] = Field(default_factory=list)
     logprobs: list[TokenLogprob] | None = None
@@ -154,6 +181,8 @@ class StreamEvent(BaseModel):
     output_tokens: list[int] = Field(default_factory=list)
     finish_reason: FinishReason | None = None
     metrics: Metrics | None = None
+    prompt_logprobs: list[TokenLogprob] | None = None
+    choices: list[Choice] = Field(default_factory=list)
     error: Error | None = None
 
     @property

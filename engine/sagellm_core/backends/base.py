@@ -18,9 +18,13 @@ from sagellm_protocol.errors import ErrorCode
 if TYPE_CHECKING:
     import torch
 
-    from sagellm_core.layers.attention import TorchPagedAttention
+    from sagellm_core.layers.attention import PagedAttention
+    from sagellm_core.layers.linear import LinearOp
+    from sagellm_core.models.base import CausalLM
     from sagellm_core.models.config import ModelConfig
 
+# A head that is the embedding too shares its memory, unless a second copy in the faster order is small.
+_COPY_SHARED_UP_TO = 32 << 20
 GROUP = "sagellm.backends"
 _OURS = {"cpu": "sagellm_core.backends.cpu:CPUBackend", "cuda": "sagellm_core.backends.cuda:CUDABackend"}
 
@@ -76,11 +80,24 @@ class Backend(ABC):
 
             torch.set_num_threads(num_threads)
 
-    def attention(self, model: ModelConfig, block_size: int) -> TorchPagedAttention:
+    def attention(self, model: ModelConfig, block_size: int) -> PagedAttention:
         """The attention that suits this device: the torch reference unless a backend knows better."""
         from sagellm_core.layers.attention import TorchPagedAttention
 
-        return TorchPagedAttention(model.num_heads, model.num_kv_heads, model.head_dim, block_size, self.device)
+        return TorchPagedAttention(block_size, self.device)
+
+    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None = None, *, shared: bool = False) -> LinearOp:
+        """The product with a matrix (outputs, inputs) that is on this device; the backend may keep it in another form.
+
+        `shared`: the matrix is the embedding too, and stays in memory whatever is made of it.
+        """
+        from sagellm_core.layers.linear import Linear, laid_out
+
+        return Linear(weight.t() if shared and weight.nbytes > _COPY_SHARED_UP_TO else laid_out(weight), bias)
+
+    def specialise(self, model: CausalLM) -> CausalLM:
+        """The same model in the form that this device runs fastest: fused, compiled, captured; by default as it is."""
+        return model
 
     def describe(self) -> dict[str, object]:
         return {"kind": self.kind, "device": str(self.device)}

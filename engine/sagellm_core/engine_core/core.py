@@ -262,7 +262,7 @@ class EngineCore:
         progress = self.scheduler.update(output)
         updates += [self._news(each.sequence, each.token, done) for each in progress]
         self.stats.steps += 1
-        self.stats.generation_tokens += len(output.tokens)
+        self.stats.generation_tokens += len(progress)
 
     def _news(self, sequence: Sequence, token: SampledToken, at: float) -> Update:
         seq_id = sequence.seq_id

@@ -16,11 +16,21 @@ class BatchType(StrEnum):
 
 @dataclass(slots=True, frozen=True)
 class NewSequence:
-    """What a worker has to know about a sequence before its first step; sent once."""
+    """What a worker has to know about a sequence before its first step; sent once. `adapter` names a LoRA adapter."""
 
     seq_id: str
     prompt: list[int]
     sampling: SamplingParams
+    adapter: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class Fork:
+    """A sequence that begins as a copy of another: same tokens, same KV. `index` is its number among its siblings."""
+
+    parent: str
+    child: str
+    index: int
 
 
 @dataclass(slots=True, frozen=True)
@@ -31,6 +41,12 @@ class SchedulerOutput:
     query_lens: tokens of this step, a sequence. context_lens: tokens in the cache after this step, a sequence.
     block_tables: block ids, a sequence, at least `context_lens` slots long. samples: whether the step ends with a new
     token, a sequence (a prefill chunk before the last does not).
+
+    Sparse, and empty for plain requests: `drafts`: proposed tokens by sequence id; they are the last tokens of that
+    sequence's piece, and logits are wanted for the row before them and for each of them. `num_drafts`: how many tokens
+    a worker that has a draft model may propose for the next step; the block tables have room for them.
+
+    A worker carries these out first, in this order: `copies` (block source, block target), `forks`, `finished`, `new`.
     """
 
     step: int
@@ -45,6 +61,10 @@ class SchedulerOutput:
     samples: list[bool]
     new: list[NewSequence] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
+    copies: list[tuple[int, int]] = field(default_factory=list)
+    forks: list[Fork] = field(default_factory=list)
+    drafts: dict[str, list[int]] = field(default_factory=dict)
+    num_drafts: int = 0
 
     @property
     def num_tokens(self) -> int:
@@ -64,8 +84,28 @@ class SampledToken:
 
 
 @dataclass(slots=True, frozen=True)
+class Candidates:
+    """The likeliest next tokens of a row, best first: ids and log-probabilities; for beam and contrastive search.
+
+    `similarity` (contrastive only) is the largest cosine of this row's hidden state with those of the tokens before it.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    similarity: float = 0.0
+
+
+@dataclass(slots=True, frozen=True)
 class StepOutput:
-    """The new tokens of a step by sequence id; sequences that did not sample are absent."""
+    """What a step gave, by sequence id; sequences that gave nothing are absent.
+
+    `tokens`: the new tokens, one, or several where drafts were accepted. `candidates`: for sequences that search
+    instead of sampling. `drafts`: proposals of a draft model for the next step. `prompt_logprobs`: the log-probability
+    of each prompt token of this step's piece, for sequences that asked.
+    """
 
     step: int
-    tokens: dict[str, SampledToken]
+    tokens: dict[str, list[SampledToken]]
+    candidates: dict[str, Candidates] = field(default_factory=dict)
+    drafts: dict[str, list[int]] = field(default_factory=dict)
+    prompt_logprobs: dict[str, list[SampledToken]] = field(default_factory=dict)

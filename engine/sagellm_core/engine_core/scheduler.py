@@ -160,8 +160,7 @@ class Scheduler:
                 continue
             sequence.num_computed += count
             self._name_full_blocks(sequence, count)
-            token = output.tokens.get(sequence.seq_id)
-            if token is not None:
+            for token in output.tokens.get(sequence.seq_id, ()):
                 self._append(sequence, token)
                 progress.append(Progress(sequence, token))
         self._scheduled = []

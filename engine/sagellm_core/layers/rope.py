@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from sagellm_core.models.config import RopeConfig
+
+
+@dataclass
+class StepRope:
+    """The rotations of one step: whole tables (max_position, 1, head_dim), and the position of each token."""
+
+    cos_table: Tensor
+    sin_table: Tensor
+    positions: Tensor
+
+    @cached_property
+    def cos(self) -> Tensor:
+        """(tokens, 1, head_dim)."""
+        return self.cos_table[self.positions]
+
+    @cached_property
+    def sin(self) -> Tensor:
+        """(tokens, 1, head_dim)."""
+        return self.sin_table[self.positions]
 
 
 def rope_tables(config: RopeConfig, head_dim: int, max_position: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -7,19 +7,19 @@ import torch
 from sagellm_core.backends.base import Backend
 from sagellm_core.decoding.sampler import SamplingState, sample
 from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
-from sagellm_core.models.llama import Llama
+from sagellm_core.models.base import CausalLM
 
 
 class ModelRunner:
     """One model on one device. Nothing of the plan is computed again here."""
 
-    def __init__(self, model: Llama, backend: Backend, num_blocks: int, block_size: int) -> None:
+    def __init__(self, model: CausalLM, backend: Backend, num_blocks: int, block_size: int) -> None:
         config = model.config
         self.model = model
         self.device = backend.device
         self.attention = backend.attention(config, block_size)
-        shape = (2, num_blocks, block_size, config.num_kv_heads, config.head_dim)
-        self.caches = [backend.new_cache(shape, model.dtype) for _ in range(config.num_layers)]
+        shape = (2, num_blocks, block_size, model.num_kv_heads, config.head_dim)
+        self.caches = [backend.new_cache(shape, model.dtype) for _ in range(model.num_layers)]
         self._states: dict[str, SamplingState] = {}
 
     @torch.inference_mode()
@@ -31,18 +31,19 @@ class ModelRunner:
             self._states[new.seq_id] = SamplingState.of(new)
         sampling = [seq_id for seq_id, wanted in zip(plan.seq_ids, plan.samples, strict=True) if wanted]
         meta = self.attention.prepare(plan, self.model.dtype)
-        logits = self.model.forward(
+        hidden = self.model.forward(
             torch.tensor(plan.token_ids, device=self.device),
             torch.tensor(plan.positions, device=self.device),
             self.caches,
             self.attention,
             meta,
-            self._sample_rows(plan, len(sampling)),
         )
         if not sampling:
             return StepOutput(plan.step, {})
+        rows = self._sample_rows(plan, len(sampling))
+        logits = self.model.logits(hidden if rows is None else hidden[rows])
         tokens = sample(logits, [self._states[seq_id] for seq_id in sampling])
-        return StepOutput(plan.step, dict(zip(sampling, tokens, strict=True)))
+        return StepOutput(plan.step, {seq_id: [token] for seq_id, token in zip(sampling, tokens, strict=True)})
 
     def _sample_rows(self, plan: SchedulerOutput, wanted: int) -> torch.Tensor | None:
         """The last row of every sequence that samples; None when that is every row."""

@@ -9,7 +9,7 @@ from sagellm_core.config import LLMEngineConfig
 from sagellm_core.engine_core.plan import BatchType, NewSequence, SchedulerOutput, StepOutput
 from sagellm_core.executor.base import WorkerInfo
 from sagellm_core.models.config import ModelConfig
-from sagellm_core.models.llama import load_llama
+from sagellm_core.models.load import load_model
 from sagellm_core.models.weights import WeightReader
 from sagellm_core.worker.model_runner import ModelRunner
 from sagellm_protocol.sampling import SamplingParams
@@ -47,7 +47,7 @@ class Worker:
         backend.prepare_thread(model, config.num_threads)
         dtype = backend.dtype(config.dtype, model)
         with WeightReader(self.folder) as reader:
-            network = load_llama(model, reader, dtype, backend.device, self.max_model_len)
+            network = load_model(model, reader, dtype, backend, self.max_model_len)
         per_token = model.kv_bytes_per_token(dtype.itemsize)
         num_blocks = config.kv_cache_num_blocks or self._default_blocks(backend.kv_budget_bytes(), per_token)
         self._runner = ModelRunner(network, backend, num_blocks, config.kv_cache_block_size)

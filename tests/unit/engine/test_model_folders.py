@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from sagellm_core.backends import BackendConfig, create_backend
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.errors import ModelLoadError
 from sagellm_core.models import locate_model, read_model_config
@@ -35,7 +36,7 @@ def change(folder: Path, **values: Any) -> None:
 def load(folder: Path) -> Llama:
     config = read_model_config(folder)
     with WeightReader(folder) as reader:
-        return load_llama(config, reader, torch.float32, torch.device("cpu"), config.max_position)
+        return load_llama(config, reader, torch.float32, create_backend(BackendConfig("cpu")), config.max_position)
 
 
 @pytest.mark.parametrize(

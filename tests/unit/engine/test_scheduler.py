@@ -39,7 +39,7 @@ def add(scheduler: Scheduler, name: str, prompt: Seq[int], max_tokens: int = 4, 
 
 def execute(plan: SchedulerOutput, token: int = 7) -> StepOutput:
     sampled = [name for name, samples in zip(plan.seq_ids, plan.samples, strict=True) if samples]
-    return StepOutput(plan.step, {name: SampledToken(token) for name in sampled})
+    return StepOutput(plan.step, {name: [SampledToken(token)] for name in sampled})
 
 
 def step(scheduler: Scheduler, token: int = 7) -> SchedulerOutput:
