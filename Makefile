@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick lint type bench docs train-model constraints coverage clean
+.PHONY: help setup demo test test-slow test-quick lint type bench docs train-model constraints coverage clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,11 +28,14 @@ $(STAMP): pyproject.toml constraints.txt tests/requirements-models.txt
 demo: setup ## Run the main job: check, init, serve, run a pipeline, stop
 	$(BIN)/python scripts/demo.py $(ARGS)
 
-test: lint type ## All tests, with lint and types
-	$(PYTEST) $(ARGS)
+test: lint type ## The tests, with lint and types
+	$(PYTEST) -m "not exhaustive" $(ARGS)
+
+test-slow: setup ## The long matrices that `make test` leaves out
+	$(PYTEST) -m exhaustive $(ARGS)
 
 test-quick: setup ## The quick tests only
-	$(PYTEST) -m "not slow and not faults" $(ARGS)
+	$(PYTEST) -m "not slow and not faults and not exhaustive" $(ARGS)
 
 lint: setup ## ruff (lint and format) and the import contracts
 	$(BIN)/ruff check .

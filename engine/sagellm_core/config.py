@@ -21,8 +21,9 @@ class LLMEngineConfig(BaseModel):
     `max_num_batched_tokens` is the token budget of a step, `max_waiting_requests` the length of the queue before
     requests are refused with `resource_exhausted`. `sampling` holds defaults that win over the model's
     generation_config.json and lose against the request. `quantization` is of the weights. `num_speculative_tokens`
-    above 0 lets every greedy or sampling request speculate, with the draft model `speculative_model` or, without one, by
-    looking up n-grams of its own text. `lora_adapters` are folders by name. `task_type="embed"` serves `embed` alone.
+    above 0 lets every greedy or sampling request speculate, with the draft model `speculative_model` or, without one,
+    by looking up n-grams of its own text. `lora_adapters` are folders by name.
+    `task_type="embed"` serves `embed` alone.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())

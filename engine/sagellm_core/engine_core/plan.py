@@ -16,12 +16,16 @@ class BatchType(StrEnum):
 
 @dataclass(slots=True, frozen=True)
 class NewSequence:
-    """What a worker has to know about a sequence before its first step; sent once. `adapter` names a LoRA adapter."""
+    """What a worker has to know about a sequence before its first step; sent once.
+
+    `adapter` names a LoRA adapter. `pooling` (mean, cls, last): the sequence wants one vector, not tokens.
+    """
 
     seq_id: str
     prompt: list[int]
     sampling: SamplingParams
     adapter: str = ""
+    pooling: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -101,7 +105,8 @@ class StepOutput:
 
     `tokens`: the new tokens, one, or several where drafts were accepted. `candidates`: for sequences that search
     instead of sampling. `drafts`: proposals of a draft model for the next step. `prompt_logprobs`: the log-probability
-    of each prompt token of this step's piece, for sequences that asked.
+    of each prompt token of this step's piece, for sequences that asked. `vectors`: the pooled hidden state (normalised)
+    of sequences that asked for it, when their prompt is through.
     """
 
     step: int
@@ -109,3 +114,4 @@ class StepOutput:
     candidates: dict[str, Candidates] = field(default_factory=dict)
     drafts: dict[str, list[int]] = field(default_factory=dict)
     prompt_logprobs: dict[str, list[SampledToken]] = field(default_factory=dict)
+    vectors: dict[str, list[float]] = field(default_factory=dict)
