@@ -1,5 +1,8 @@
-"""Collective operations among the ranks of one engine."""
+"""The ranks of one engine: where a worker stands among them, and what they exchange.
 
-from sagellm_core.comm.base import Communicator, SingleProcess
+`sagellm_core.comm.distributed` joins them over torch.distributed; it is not imported before there are several.
+"""
 
-__all__ = ["Communicator", "SingleProcess"]
+from sagellm_core.comm.base import ALONE, Communicator, Place, SingleProcess, SingleStage, Stage
+
+__all__ = ["ALONE", "Communicator", "Place", "SingleProcess", "SingleStage", "Stage"]
