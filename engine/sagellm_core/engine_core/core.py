@@ -90,11 +90,14 @@ class CoreStats:
 
 
 Deliver = Callable[[list[Update]], None]
-_Command = Submission | str | None
+_Command = Submission | str | Callable[[], None] | None
 
 
 class EngineCore:
-    """Scheduler and executor, driven by one thread. `deliver` is called on that thread."""
+    """Scheduler and executor, driven by one thread. `deliver` is called on that thread.
+
+    `after_step` is called there too, when a step's results are in the scheduler and before blocks are taken again.
+    """
 
     def __init__(
         self,
@@ -105,7 +108,9 @@ class EngineCore:
         block_size: int,
         prefix_cache: bool = True,
         clock: Callable[[], float] = monotonic,
+        after_step: Callable[[], None] | None = None,
     ) -> None:
+        self._after_step = after_step
         self._new_executor = new_executor
         self._executor: Executor | None = None
         self._limits = limits
@@ -140,6 +145,10 @@ class EngineCore:
     def cancel(self, seq_id: str) -> None:
         """End a sequence at the next step border; unknown ids are passed over."""
         self._commands.put(seq_id)
+
+    def call(self, work: Callable[[], None]) -> None:
+        """Have `work` done on the step thread, between two steps; dropped when the loop has ended. Must not raise."""
+        self._commands.put(work)
 
     def stop(self) -> None:
         self._commands.put(None)
@@ -183,6 +192,7 @@ class EngineCore:
         """Load the model and lay out the cache, on the calling thread."""
         self._executor = self._new_executor()
         info = self._executor.start()
+        self._executor.watch(lambda error: self.call(lambda: self._lose(error)))
         limits = self._limits
         if limits.max_batched_tokens is None:
             limits = replace(limits, max_batched_tokens=info.token_budget)
@@ -204,6 +214,8 @@ class EngineCore:
             plan = self.scheduler.schedule()
             if plan is not None:
                 self._step(plan, updates)
+                if self._after_step is not None:
+                    self._after_step()
             self._count()
         finally:
             if updates:
@@ -219,7 +231,9 @@ class EngineCore:
             if command is None:
                 self._stopping = True
                 return
-            if isinstance(command, str):
+            if callable(command):
+                command()
+            elif isinstance(command, str):
                 self._end(command, "cancelled", ErrorCode.CANCELLED, "the request was cancelled", updates)
             else:
                 self._admit(command, updates)
@@ -288,10 +302,17 @@ class EngineCore:
         self._consecutive_failures += 1
         if self._consecutive_failures >= _FATAL_FAILURES:
             self.failure = error
+        if isinstance(error, EngineError) and error.error_code is ErrorCode.DISTRIBUTED_RUNTIME_ERROR:
+            self._lose(error)
         message = f"the step failed: {type(error).__name__}: {error}"
         code = error.error_code if isinstance(error, EngineError) else ErrorCode.INTERNAL
         for seq_id in seq_ids:
             self._end(seq_id, "error", code, message, updates)
+
+    def _lose(self, error: EngineError) -> None:
+        """The ranks are gone, and with them the cache: nothing can be computed any more."""
+        self.failure = error
+        self._stopping = True
 
     def _end(self, seq_id: str, reason: FinishReason, code: ErrorCode, message: str, updates: list[Update]) -> None:
         sequence = self.scheduler.finish(seq_id, reason)
@@ -319,8 +340,10 @@ class EngineCore:
         with self._door:
             self._closed = True
         updates: list[Update] = []
+        code = self.failure.error_code if isinstance(self.failure, EngineError) else ErrorCode.UNAVAILABLE
+        why = str(self.failure) if isinstance(self.failure, EngineError) else _STOPPED
         for seq_id in [item.seq_id for item in self.scheduler.running + self.scheduler.waiting]:
-            self._end(seq_id, "error", ErrorCode.UNAVAILABLE, _STOPPED, updates)
+            self._end(seq_id, "error", code, why, updates)
         while not self._commands.empty():
             command = self._commands.get()
             if isinstance(command, Submission):

@@ -1,22 +1,29 @@
-"""Where steps run: in this process, or (later) on several ranks. The scheduler cannot tell."""
+"""Where steps run: in this process, or on several ranks. The scheduler cannot tell."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
+from sagellm_core.errors import EngineError
 
 
 @dataclass(slots=True, frozen=True)
 class WorkerInfo:
-    """What loaded workers offer to the scheduler, and say about themselves."""
+    """What loaded workers offer to the scheduler, and say about themselves.
+
+    `bytes_per_token` is what a token takes in the caches of all ranks together. `kv_layout` names the form of a block's
+    content: blocks can be copied between engines whose layouts are equal.
+    """
 
     num_blocks: int
     token_budget: int
     bytes_per_token: int
     dtype: str
     device: dict[str, object]
+    kv_layout: str = ""
 
 
 class Executor(Protocol):
@@ -26,6 +33,20 @@ class Executor(Protocol):
         """Load the model on every worker; what they offer together."""
         ...
 
-    def execute(self, plan: SchedulerOutput) -> StepOutput: ...
+    def watch(self, on_lost: Callable[[EngineError], None]) -> None:
+        """Have `on_lost` called, on any thread, when ranks end by themselves, a step running or not."""
+        ...
+
+    def execute(self, plan: SchedulerOutput) -> StepOutput:
+        """One step. EngineError(distributed_runtime_error) means that the ranks are gone; nothing else ends them."""
+        ...
+
+    def read_blocks(self, blocks: list[int]) -> bytearray:
+        """The content of these cache blocks, one after the other, in the form that `WorkerInfo.kv_layout` names."""
+        ...
+
+    def write_blocks(self, blocks: list[int], content: bytes | bytearray | memoryview) -> None:
+        """Put what `read_blocks` gave (of as many blocks, of an equal layout) into these blocks."""
+        ...
 
     def stop(self) -> None: ...

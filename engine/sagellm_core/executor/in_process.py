@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
+from sagellm_core.errors import EngineError
 from sagellm_core.executor.base import WorkerInfo
 from sagellm_core.models.config import ModelConfig
 from sagellm_core.worker.worker import Worker
@@ -20,8 +22,17 @@ class InProcessExecutor:
     def start(self) -> WorkerInfo:
         return self._worker.load()
 
+    def watch(self, on_lost: Callable[[EngineError], None]) -> None:
+        """Nothing to watch: what ends this worker ends the caller."""
+
     def execute(self, plan: SchedulerOutput) -> StepOutput:
         return self._worker.execute(plan)
+
+    def read_blocks(self, blocks: list[int]) -> bytearray:
+        return self._worker.read_blocks(blocks)
+
+    def write_blocks(self, blocks: list[int], content: bytes | bytearray | memoryview) -> None:
+        self._worker.write_blocks(blocks, content)
 
     def stop(self) -> None:
         self._worker.unload()

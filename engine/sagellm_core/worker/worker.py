@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from sagellm_core.backends import BackendConfig, create_backend
+from sagellm_core.comm import ALONE, Place
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.engine_core.plan import BatchType, NewSequence, SchedulerOutput, StepOutput
 from sagellm_core.executor.base import WorkerInfo
 from sagellm_core.models.config import ModelConfig
 from sagellm_core.models.load import load_model
+from sagellm_core.models.shard import WHOLE, Shard
 from sagellm_core.models.weights import WeightReader
 from sagellm_core.worker.model_runner import ModelRunner
 from sagellm_protocol.sampling import SamplingParams
@@ -31,13 +33,17 @@ _WARM_UP = SchedulerOutput(
 
 
 class Worker:
-    """Must be made and used on one thread."""
+    """Must be made and used on one thread. `place` says which part of the model it holds, and with whom."""
 
-    def __init__(self, config: LLMEngineConfig, model: ModelConfig, folder: Path, max_model_len: int) -> None:
+    def __init__(
+        self, config: LLMEngineConfig, model: ModelConfig, folder: Path, max_model_len: int, place: Place = ALONE
+    ) -> None:
+        self.place = place
         self.config = config
         self.model = model
         self.folder = folder
         self.max_model_len = max_model_len
+        self.shard = shard
         self._runner: ModelRunner | None = None
 
     def load(self) -> WorkerInfo:
@@ -47,10 +53,11 @@ class Worker:
         backend.prepare_thread(model, config.num_threads)
         dtype = backend.dtype(config.dtype, model)
         with WeightReader(self.folder) as reader:
-            network = load_model(model, reader, dtype, backend, self.max_model_len)
-        per_token = model.kv_bytes_per_token(dtype.itemsize)
+            network = load_model(model, reader, dtype, backend, self.max_model_len, self.shard)
+        per_token = 2 * network.num_layers * network.num_kv_heads * model.head_dim * dtype.itemsize
         num_blocks = config.kv_cache_num_blocks or self._default_blocks(backend.kv_budget_bytes(), per_token)
-        self._runner = ModelRunner(network, backend, num_blocks, config.kv_cache_block_size)
+        num_blocks = self.place.least(num_blocks)
+        self._runner = ModelRunner(network, backend, num_blocks, config.kv_cache_block_size, self.place)
         self._runner.run(_WARM_UP)
         return WorkerInfo(
             num_blocks=num_blocks,
@@ -58,11 +65,21 @@ class Worker:
             bytes_per_token=per_token,
             dtype=str(dtype).removeprefix("torch."),
             device=backend.describe(),
+            kv_layout=self._runner.blocks.layout,
         )
 
     def execute(self, plan: SchedulerOutput) -> StepOutput:
         assert self._runner is not None, "load() comes first"
         return self._runner.run(plan)
+
+    def read_blocks(self, blocks: list[int]) -> bytearray:
+        """The content of cache blocks of this rank, see `worker.blocks`."""
+        assert self._runner is not None, "load() comes first"
+        return self._runner.blocks.read(blocks)
+
+    def write_blocks(self, blocks: list[int], content: bytes | bytearray | memoryview) -> None:
+        assert self._runner is not None, "load() comes first"
+        self._runner.blocks.write(blocks, content)
 
     def unload(self) -> None:
         """Drop weights and cache."""
