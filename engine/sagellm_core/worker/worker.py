@@ -11,7 +11,7 @@ from sagellm_core.engine_core.plan import BatchType, NewSequence, SchedulerOutpu
 from sagellm_core.executor.base import WorkerInfo
 from sagellm_core.models.config import ModelConfig
 from sagellm_core.models.load import load_model
-from sagellm_core.models.shard import WHOLE, Shard
+from sagellm_core.models.shard import Shard
 from sagellm_core.models.weights import WeightReader
 from sagellm_core.worker.model_runner import ModelRunner
 from sagellm_protocol.sampling import SamplingParams
@@ -43,7 +43,7 @@ class Worker:
         self.model = model
         self.folder = folder
         self.max_model_len = max_model_len
-        self.shard = shard
+        self.shard = Shard(place.group, place.stage.index, place.stage.count)
         self._runner: ModelRunner | None = None
 
     def load(self) -> WorkerInfo:
