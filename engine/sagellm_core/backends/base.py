@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from sagellm_core.errors import EngineError, invalid
 from sagellm_protocol.errors import ErrorCode
@@ -18,6 +18,7 @@ from sagellm_protocol.errors import ErrorCode
 if TYPE_CHECKING:
     import torch
 
+    from sagellm_core.engine_core.plan import SchedulerOutput
     from sagellm_core.layers.attention import PagedAttention
     from sagellm_core.layers.linear import LinearOp
     from sagellm_core.models.base import CausalLM
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
 # A head that is the embedding too shares its memory, unless a second copy in the faster order is small.
 _COPY_SHARED_UP_TO = 32 << 20
 GROUP = "sagellm.backends"
-_OURS = {"cpu": "sagellm_core.backends.cpu:CPUBackend", "cuda": "sagellm_core.backends.cuda:CUDABackend"}
+_OURS = {
+    "ascend": "sagellm_core.backends.ascend:AscendBackend",
+    "cpu": "sagellm_core.backends.cpu:CPUBackend",
+    "cuda": "sagellm_core.backends.cuda:CUDABackend",
+}
 
 
 @dataclass(slots=True, frozen=True)
@@ -39,10 +44,16 @@ class BackendConfig:
 
 
 class Backend(ABC):
-    """One device. `preference` orders the kinds when the user leaves the choice ("auto"): higher first."""
+    """One device. `preference` orders the kinds when the user leaves the choice ("auto"): higher first.
+
+    `collectives` is the torch.distributed backend between such devices. `spare_blocks` are blocks that each layer's
+    cache has past those that the scheduler knows, for what the device writes on behalf of nobody.
+    """
 
     kind: ClassVar[str]
     preference: ClassVar[int] = 0
+    collectives: ClassVar[str] = "gloo"
+    spare_blocks: ClassVar[int] = 0
 
     def __init__(self, config: BackendConfig) -> None:
         self.config = config
@@ -51,6 +62,11 @@ class Backend(ABC):
     @abstractmethod
     def is_available(cls) -> bool:
         """Whether this machine has such a device and the software for it."""
+
+    @classmethod
+    def missing(cls) -> str:
+        """What this machine lacks where `is_available()` says no; for people."""
+        return "no such device, or not the software for it"
 
     @property
     @abstractmethod
@@ -99,8 +115,38 @@ class Backend(ABC):
         """The same model in the form that this device runs fastest: fused, compiled, captured; by default as it is."""
         return model
 
+    def capture(
+        self, model: CausalLM, attention: PagedAttention, caches: list[torch.Tensor], max_batch: int, max_model_len: int
+    ) -> StepCapture | None:
+        """Decode steps of this model recorded for replay, for up to `max_batch` sequences; by default none.
+
+        `attention` is what `attention()` gave. Called once, after a first step has run.
+        """
+        return None
+
     def describe(self) -> dict[str, object]:
         return {"kind": self.kind, "device": str(self.device)}
+
+
+@dataclass(slots=True, frozen=True)
+class CapturedStep:
+    """What a replayed step left on the device, in batch order; the next replay overwrites the tensors.
+
+    `hidden` (sequences, hidden size), `logits` (sequences, vocabulary), `greedy`: the token of the largest logit, -1
+    where there is a NaN, already on the host.
+    """
+
+    hidden: torch.Tensor
+    logits: torch.Tensor
+    greedy: list[int]
+
+
+class StepCapture(Protocol):
+    """Recorded steps: a replay costs one launch, whatever the model has of layers."""
+
+    def run(self, plan: SchedulerOutput) -> CapturedStep | None:
+        """The step, if it is one of those recorded (one token a sequence, not too many); None: run it plainly."""
+        ...
 
 
 @cache
@@ -136,7 +182,7 @@ def create_backend(config: BackendConfig) -> Backend:
         if not provider.is_available():
             raise EngineError(
                 ErrorCode.UNAVAILABLE,
-                f"the backend {config.kind!r} is not available on this machine",
+                f"the backend {config.kind!r} is not available on this machine: {provider.missing()}",
                 param="backend_type",
                 hint="Use the CPU:  backend_type='cpu'",
             )
