@@ -42,13 +42,17 @@ class RowParallel:
 
 @dataclass(slots=True)
 class ColumnParallel:
-    """A matrix whose outputs are spread over the ranks and gathered on all of them: the head of a sharded model."""
+    """A matrix whose outputs are spread over the ranks and gathered on all of them: the head of a sharded model.
+
+    Every rank has as many outputs; `outputs` are the real ones, what the last ranks have beyond is cut off.
+    """
 
     part: LinearOp
     group: Communicator
+    outputs: int
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.group.all_gather(self.part(x))
+        return self.group.all_gather(self.part(x))[:, : self.outputs]
 
 
 def laid_out(matrix: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class ModelBundle:
         its end: encoding megabytes would take minutes.
         """
         if request.messages is not None:
-            text = self.template.render(request.messages, _template_variables(request.metadata))
+            text = self.template.render(request.messages, _template_variables(request.metadata), request.tools)
             return self._tokens(text, "messages", add_special_tokens=self.template.is_fallback)
         if isinstance(request.prompt, str):
             return self._tokens(request.prompt, "prompt", add_special_tokens=True)

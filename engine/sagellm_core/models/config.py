@@ -5,33 +5,29 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from math import gcd
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from sagellm_core.errors import ModelLoadError
+from sagellm_core.errors import EngineError, ModelLoadError, invalid
+from sagellm_core.models.families import FAMILIES, MODEL_TYPES
+from sagellm_core.models.rope_config import RopeConfig, reach, read_rope
 from sagellm_protocol.sampling import SamplingParams
 
-SUPPORTED = ("LlamaForCausalLM",)
-_ROPE_TYPES = ("default", "linear", "llama3")
-
-
-@dataclass(slots=True, frozen=True)
-class RopeConfig:
-    """Rotary position embedding; `kind` is one of default, linear, llama3 (Hugging Face names)."""
-
-    theta: float = 10_000.0
-    kind: str = "default"
-    factor: float = 1.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_max_position: int = 8192
+ACTIVATIONS = ("gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish")
 
 
 @dataclass(slots=True, frozen=True)
 class ModelConfig:
-    """Shape of a decoder of the Llama family."""
+    """Shape of a decoder: one description for every family.
+
+    `rope` is None where positions are learned vectors. `head_norms`: each query and key head is normalised (Qwen3).
+    `layer_norm`: LayerNorm with bias instead of RMSNorm. `gated`: the MLP is `down(act(gate) * up)`, else
+    `down(act(up))`. `windows`: the sliding window of each layer, None where it sees everything before it; empty: no
+    layer has one. `scale_by_layer`: attention scores are also divided by the layer's number from 1 (a GPT-2 option).
+    """
 
     architecture: str
     vocab_size: int
@@ -42,22 +38,36 @@ class ModelConfig:
     num_kv_heads: int
     head_dim: int
     max_position: int
-    rms_norm_eps: float
-    rope: RopeConfig
+    norm_eps: float
+    rope: RopeConfig | None
     tie_word_embeddings: bool = False
-    attention_bias: bool = False
+    qkv_bias: bool = False
+    output_bias: bool = False
     mlp_bias: bool = False
+    head_norms: bool = False
+    layer_norm: bool = False
+    gated: bool = True
+    activation: str = "silu"
+    windows: tuple[int | None, ...] = ()
+    scale_by_layer: bool = False
     dtype: str = "float32"
 
     @property
     def num_parameters(self) -> int:
         """Size of the model, tied embeddings counted once, biases and norms left out."""
         heads = (2 * self.num_heads + 2 * self.num_kv_heads) * self.head_dim
-        layer = self.hidden_size * heads + 3 * self.hidden_size * self.intermediate_size
-        tables = 1 if self.tie_word_embeddings else 2
-        return self.num_layers * layer + tables * self.vocab_size * self.hidden_size
+        layer = self.hidden_size * (heads + (3 if self.gated else 2) * self.intermediate_size)
+        tables = (1 if self.tie_word_embeddings else 2) * self.vocab_size
+        if self.rope is None:
+            tables += self.max_position
+        return self.num_layers * layer + tables * self.hidden_size
+
+    def window(self, layer: int) -> int | None:
+        """The sliding window of a layer."""
+        return self.windows[layer] if self.windows else None
 
     def kv_bytes_per_token(self, element_size: int) -> int:
+        """Of the whole model; a rank of several keeps its share."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim * element_size
 
 
@@ -82,32 +92,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_model_config(folder: Path) -> ModelConfig:
     """Shape of the model in this folder. Raises ModelLoadError that names the field or the architecture at fault."""
-    raw = read_json(folder / "config.json")
+    path = folder / "config.json"
+    raw = read_json(path)
     architecture = _architecture(raw, folder)
     try:
-        heads = int(raw["num_attention_heads"])
-        config = ModelConfig(
-            architecture=architecture,
-            vocab_size=int(raw["vocab_size"]),
-            hidden_size=int(raw["hidden_size"]),
-            intermediate_size=int(raw["intermediate_size"]),
-            num_layers=int(raw["num_hidden_layers"]),
-            num_heads=heads,
-            num_kv_heads=int(raw.get("num_key_value_heads") or heads),
-            head_dim=int(raw.get("head_dim") or int(raw["hidden_size"]) // heads),
-            max_position=int(raw.get("max_position_embeddings", 2048)),
-            rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
-            rope=_rope(raw, folder),
-            tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
-            attention_bias=bool(raw.get("attention_bias", False)),
-            mlp_bias=bool(raw.get("mlp_bias", False)),
-            dtype=str(raw.get("dtype") or raw.get("torch_dtype") or "float32"),
-        )
+        config = _described(architecture, FAMILIES[architecture].complete(raw), folder)
     except KeyError as error:
-        raise ModelLoadError(f"{folder / 'config.json'} has no {error.args[0]}") from error
+        raise ModelLoadError(f"{path} has no {error.args[0]}") from error
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise ModelLoadError(f"{folder / 'config.json'} is not usable", cause=str(error)) from error
-    _check_shape(config, raw, folder)
+        raise ModelLoadError(f"{path} is not usable", cause=str(error)) from error
+    wrong = _wrong_shape(config)
+    if wrong:
+        raise ModelLoadError(f"{path} is not usable", cause=wrong)
     return config
 
 
@@ -138,54 +134,100 @@ def read_generation_defaults(folder: Path) -> GenerationDefaults:
     return GenerationDefaults(ids, sampling)
 
 
+def parallel_error(config: ModelConfig, tensor_parallel_size: int, pipeline_parallel_size: int) -> EngineError | None:
+    """Why a model cannot be split this way; None when it can."""
+    heads, kv_heads, size = config.num_heads, config.num_kv_heads, tensor_parallel_size
+    if heads % size or config.intermediate_size % size or (kv_heads % size and size % kv_heads):
+        most = gcd(heads, config.intermediate_size)
+        fit = [n for n in range(1, most + 1) if most % n == 0 and (kv_heads % n == 0 or n % kv_heads == 0)]
+        return invalid(
+            f"{heads} attention heads, {kv_heads} key-value heads and {config.intermediate_size} inner columns cannot"
+            f" be shared by {size} ranks; possible: {', '.join(map(str, fit[:12]))}",
+            "tensor_parallel_size",
+        )
+    if pipeline_parallel_size > config.num_layers:
+        return invalid(
+            f"{config.num_layers} layers cannot fill {pipeline_parallel_size} stages", "pipeline_parallel_size"
+        )
+    return None
+
+
 def _architecture(raw: dict[str, Any], folder: Path) -> str:
     names = raw.get("architectures") or []
     names = names if isinstance(names, list) else [names]
-    if not names and raw.get("model_type") == "llama":
-        return "LlamaForCausalLM"
+    if not names and raw.get("model_type") in MODEL_TYPES:
+        return MODEL_TYPES[raw["model_type"]]
     name = str(names[0]) if names else f"unnamed (model_type {raw.get('model_type')!r})"
-    if name in SUPPORTED:
+    if name in FAMILIES:
         return name
-    near = get_close_matches(name, SUPPORTED, n=1, cutoff=0.5)
+    near = get_close_matches(name, FAMILIES, n=1, cutoff=0.5)
     raise ModelLoadError(
         f"The model in {folder} has the architecture {name}, which this engine does not run",
-        cause=f"supported: {', '.join(SUPPORTED)}" + (f" (nearest: {near[0]})" if near else ""),
+        cause=f"supported: {', '.join(FAMILIES)}" + (f" (nearest: {near[0]})" if near else ""),
         hint="Try the built-in model:  sage-engine --model sage-builtin",
     )
 
 
-def _rope(raw: dict[str, Any], folder: Path) -> RopeConfig:
-    scaling = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    if not isinstance(scaling, dict):
-        raise TypeError(f"rope_parameters is {scaling!r}, not an object")
-    kind = str(scaling.get("rope_type") or scaling.get("type") or "default")
-    if kind not in _ROPE_TYPES:
-        raise ModelLoadError(
-            f"The model in {folder} scales its positions by {kind!r}, which this engine does not have",
-            cause=f"supported: {', '.join(_ROPE_TYPES)}",
-        )
-    theta = scaling.get("rope_theta") or raw.get("rope_theta") or 10_000.0
-    original = scaling.get("original_max_position_embeddings") or raw.get("max_position_embeddings", 8192)
-    return RopeConfig(
-        theta=float(theta),
-        kind=kind,
-        factor=float(scaling.get("factor") or 1.0),
-        low_freq_factor=float(scaling.get("low_freq_factor") or 1.0),
-        high_freq_factor=float(scaling.get("high_freq_factor") or 4.0),
-        original_max_position=int(original),
+def _described(architecture: str, raw: dict[str, Any], folder: Path) -> ModelConfig:
+    heads, hidden = int(raw["num_attention_heads"]), int(raw["hidden_size"])
+    attention_bias = bool(raw.get("attention_bias", False))
+    context = int(raw.get("max_position_embeddings", 2048))
+    rope = None if raw.get("learned_positions") else read_rope(raw, folder)
+    gated = bool(raw.get("gated", True))
+    inner = raw["intermediate_size"] if gated else raw.get("intermediate_size") or 4 * hidden
+    return ModelConfig(
+        architecture=architecture,
+        vocab_size=int(raw["vocab_size"]),
+        hidden_size=hidden,
+        intermediate_size=int(inner),
+        num_layers=int(raw["num_hidden_layers"]),
+        num_heads=heads,
+        num_kv_heads=int(raw.get("num_key_value_heads") or heads),
+        head_dim=int(raw.get("head_dim") or hidden // heads),
+        max_position=context if rope is None else reach(rope, context),
+        norm_eps=float(raw.get("layer_norm_epsilon") or raw.get("rms_norm_eps", 1e-6)),
+        rope=rope,
+        tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
+        qkv_bias=bool(raw.get("qkv_bias", attention_bias)),
+        output_bias=attention_bias,
+        mlp_bias=bool(raw.get("mlp_bias", False)),
+        head_norms=bool(raw.get("head_norms", False)),
+        layer_norm=bool(raw.get("layer_norm", False)),
+        gated=gated,
+        activation=str(raw.get("hidden_act", "silu")),
+        windows=_windows(raw),
+        scale_by_layer=bool(raw.get("scale_attn_by_inverse_layer_idx", False)),
+        dtype=str(raw.get("dtype") or raw.get("torch_dtype") or "float32"),
     )
 
 
-def _check_shape(config: ModelConfig, raw: dict[str, Any], folder: Path) -> None:
-    wrong = ""
+def _windows(raw: dict[str, Any]) -> tuple[int | None, ...]:
+    """The window of each layer: `layer_types` says which slide, else `max_window_layers` does, else all of them."""
+    size = raw.get("sliding_window")
+    if size is None or not raw.get("use_sliding_window", True):
+        return ()
+    layers = int(raw["num_hidden_layers"])
+    kinds = raw.get("layer_types")
+    if kinds is None:
+        first = int(raw.get("max_window_layers", 0))
+        kinds = ["sliding_attention" if layer >= first else "full_attention" for layer in range(layers)]
+    if len(kinds) != layers:
+        raise ValueError(f"layer_types has {len(kinds)} entries for {layers} layers")
+    windows = tuple(int(size) if kind == "sliding_attention" else None for kind in kinds)
+    return windows if any(windows) else ()
+
+
+def _wrong_shape(config: ModelConfig) -> str:
+    """What is wrong with the sizes; empty when nothing is."""
     sizes = (config.vocab_size, config.hidden_size, config.num_layers, config.num_heads, config.num_kv_heads)
     if min(*sizes, config.head_dim, config.intermediate_size, config.max_position) < 1:
-        wrong = "a size is not positive"
-    elif config.num_heads % config.num_kv_heads:
-        wrong = f"{config.num_heads} attention heads cannot share {config.num_kv_heads} key-value heads"
-    elif config.head_dim % 2:
-        wrong = f"head_dim {config.head_dim} is odd; rotary embeddings need pairs"
-    elif raw.get("hidden_act", "silu") != "silu":
-        wrong = f"hidden_act {raw['hidden_act']!r}; the Llama family has silu"
-    if wrong:
-        raise ModelLoadError(f"{folder / 'config.json'} is not usable", cause=wrong)
+        return "a size is not positive"
+    if config.num_heads % config.num_kv_heads:
+        return f"{config.num_heads} attention heads cannot share {config.num_kv_heads} key-value heads"
+    if config.rope is not None and config.head_dim % 2:
+        return f"head_dim {config.head_dim} is odd; rotary embeddings need pairs"
+    if any(window is not None and window < 1 for window in config.windows):
+        return "a sliding window is not positive"
+    if config.activation not in ACTIVATIONS:
+        return f"hidden_act {config.activation!r}; this engine has {', '.join(ACTIVATIONS)}"
+    return ""

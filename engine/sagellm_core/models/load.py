@@ -6,13 +6,25 @@ import torch
 
 from sagellm_core.backends.base import Backend
 from sagellm_core.models.base import CausalLM
-from sagellm_core.models.config import ModelConfig
-from sagellm_core.models.llama import load_llama
+from sagellm_core.models.config import ModelConfig, parallel_error
+from sagellm_core.models.own import OwnLoader
+from sagellm_core.models.shard import WHOLE, Shard
 from sagellm_core.models.weights import WeightReader
 
 
 def load_model(
-    config: ModelConfig, reader: WeightReader, dtype: torch.dtype, backend: Backend, max_position: int
+    config: ModelConfig,
+    reader: WeightReader,
+    dtype: torch.dtype,
+    backend: Backend,
+    max_position: int,
+    shard: Shard = WHOLE,
 ) -> CausalLM:
-    """The model that a folder describes, in the form that the backend runs fastest. Raises ModelLoadError."""
-    return backend.specialise(load_llama(config, reader, dtype, backend, max_position))
+    """The part of a folder's model that `shard` names, in the form that the backend runs fastest.
+
+    Raises ModelLoadError on bad files, EngineError (invalid_argument) when the model cannot be split so.
+    """
+    error = parallel_error(config, shard.group.size, shard.num_stages)
+    if error is not None:
+        raise error
+    return backend.specialise(OwnLoader(config, reader, dtype, backend, shard, max_position).load())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,39 @@ from torch import Tensor
 
 from sagellm_core.errors import ModelLoadError
 from sagellm_core.models.config import read_json
+
+
+@dataclass(slots=True, frozen=True)
+class Part:
+    """A part of a checkpoint's tensor: `rows` (outputs) and `columns` (inputs) of it; None: all of them.
+
+    `shape` is that of the whole tensor as (outputs, inputs) or (outputs,). `transposed`: it is stored as (inputs,
+    outputs).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    rows: range | None = None
+    columns: range | None = None
+    transposed: bool = False
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Shape of the part."""
+        sizes = [
+            whole if taken is None else len(taken)
+            for whole, taken in zip(self.shape, (self.rows, self.columns), strict=False)
+        ]
+        return tuple(sizes)
+
+    def stored(self, *, transposed: bool) -> Part:
+        """The same part of a tensor that is stored this way."""
+        return replace(self, transposed=transposed)
+
+    def bias(self) -> Part:
+        """The bias that belongs to the rows of this matrix."""
+        name = f"{self.name.removesuffix('.weight')}.bias"
+        return Part(name, self.shape[:1], rows=self.rows)
 
 
 class WeightReader:
@@ -47,33 +81,40 @@ class WeightReader:
     def __contains__(self, name: str) -> bool:
         return name in self._where
 
-    def fill(self, target: Tensor, name: str) -> None:
-        """Copy a tensor into `target`, converting its type. Raises ModelLoadError on a missing name or wrong shape."""
-        if name not in self._where:
-            near = get_close_matches(name, list(self._where), n=1)
-            raise ModelLoadError(
-                f"The weights in {self.folder} have no {name}", cause=f"nearest name: {near[0]}" if near else ""
-            )
-        tensor = self._where[name].get_tensor(name)
-        if tensor.shape != target.shape:
-            raise ModelLoadError(
-                f"{name} in {self.folder} has the shape {tuple(tensor.shape)}",
-                cause=f"config.json asks for {tuple(target.shape)}",
-            )
-        target.copy_(tensor)
+    def fill(self, target: Tensor, part: Part) -> None:
+        """Copy a part of a tensor into `target`, converting its type.
 
-    def stack(
-        self, names: Iterable[str], rows: Iterable[int], columns: int, dtype: torch.dtype, device: torch.device
-    ) -> Tensor:
-        """Matrices one under the other in a new tensor (sum of rows, columns); `columns=0` stacks vectors."""
-        sizes = list(rows)
-        shape = (sum(sizes), columns) if columns else (sum(sizes),)
-        fused = torch.empty(shape, dtype=dtype, device=device)
+        Only the part is read. Raises ModelLoadError on a missing name, and where the whole has not the right shape.
+        """
+        if part.name not in self._where:
+            near = get_close_matches(part.name, list(self._where), n=1)
+            raise ModelLoadError(
+                f"The weights in {self.folder} have no {part.name}", cause=f"nearest name: {near[0]}" if near else ""
+            )
+        stored = self._where[part.name].get_slice(part.name)
+        wanted = part.shape[::-1] if part.transposed else part.shape
+        if tuple(stored.get_shape()) != wanted:
+            raise ModelLoadError(
+                f"{part.name} in {self.folder} has the shape {tuple(stored.get_shape())}",
+                cause=f"config.json asks for {wanted}",
+            )
+        taken = [
+            slice(None) if some is None else slice(some.start, some.stop)
+            for some in (part.rows, part.columns)[: len(part.shape)]
+        ]
+        tensor = stored[tuple(taken[::-1] if part.transposed else taken)]
+        target.copy_(tensor.t() if part.transposed else tensor)
+
+    def stack(self, parts: Sequence[Part], dtype: torch.dtype, device: torch.device, *, zeros: int = 0) -> Tensor:
+        """Parts one under the other in a new tensor, and below them `zeros` rows of zeros."""
+        sizes = [part.size for part in parts]
+        stacked = torch.empty((sum(size[0] for size in sizes) + zeros, *sizes[0][1:]), dtype=dtype, device=device)
         first = 0
-        for size, name in zip(sizes, names, strict=True):
-            self.fill(fused[first : first + size], name)
-            first += size
-        return fused
+        for size, part in zip(sizes, parts, strict=True):
+            self.fill(stacked[first : first + size[0]], part)
+            first += size[0]
+        stacked[first:].zero_()
+        return stacked
 
     def _paths(self) -> list[Path]:
         index = self.folder / "model.safetensors.index.json"

@@ -52,8 +52,9 @@ class Worker:
         backend = create_backend(BackendConfig(config.backend_type, config.device, config.device_ids))
         backend.prepare_thread(model, config.num_threads)
         dtype = backend.dtype(config.dtype, model)
+        shard = Shard(self.place.group, self.place.stage.index, self.place.stage.count)
         with WeightReader(self.folder) as reader:
-            network = load_model(model, reader, dtype, backend, self.max_model_len, self.shard)
+            network = load_model(model, reader, dtype, backend, self.max_model_len, shard)
         per_token = 2 * network.num_layers * network.num_kv_heads * model.head_dim * dtype.itemsize
         num_blocks = config.kv_cache_num_blocks or self._default_blocks(backend.kv_budget_bytes(), per_token)
         num_blocks = self.place.least(num_blocks)

@@ -31,6 +31,16 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 500.0,
+    "factor": 8.0,
+    "original_max_position_embeddings": 32,
+    "mscale": 0.7,
+    "mscale_all_dim": 1.2,
+    "beta_fast": 4,
+    "truncate": False,
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "grouped": {},
     "tied": {"tie_word_embeddings": True},
@@ -40,6 +50,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "wide heads": {"head_dim": 16},
     "linear": {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}},
     "llama3": {"rope_parameters": LLAMA3},
+    "yarn": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0}},
+    "yarn, scaled": {"rope_parameters": YARN},
     "shards": {"shards": 3},
 }
 

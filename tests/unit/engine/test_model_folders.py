@@ -15,8 +15,9 @@ from sagellm_core.backends import BackendConfig, create_backend
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.errors import ModelLoadError
 from sagellm_core.models import locate_model, read_model_config
+from sagellm_core.models.base import CausalLM
 from sagellm_core.models.bundle import open_bundle
-from sagellm_core.models.llama import Llama, load_llama
+from sagellm_core.models.load import load_model
 from sagellm_core.models.weights import WeightReader
 
 pytestmark = pytest.mark.spec("E7", "R3")
@@ -33,25 +34,24 @@ def change(folder: Path, **values: Any) -> None:
     (folder / "config.json").write_text(json.dumps({name: each for name, each in config.items() if each is not None}))
 
 
-def load(folder: Path) -> Llama:
+def load(folder: Path) -> CausalLM:
     config = read_model_config(folder)
     with WeightReader(folder) as reader:
-        return load_llama(config, reader, torch.float32, create_backend(BackendConfig("cpu")), config.max_position)
+        return load_model(config, reader, torch.float32, create_backend(BackendConfig("cpu")), config.max_position)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"architectures": ["LLamaForCausalLm"]}, "nearest: LlamaForCausalLM"),
-        ({"architectures": ["GPT2LMHeadModel"]}, "supported: LlamaForCausalLM"),
         ({"hidden_size": None}, "has no hidden_size"),
         ({"num_key_value_heads": 3}, "4 attention heads cannot share 3"),
         ({"head_dim": 7}, "odd"),
-        ({"hidden_act": "relu"}, "silu"),
+        ({"hidden_act": "tanhshrink"}, "silu"),
         ({"vocab_size": "many"}, "not usable"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2}}, "yarn"),
+        ({"rope_scaling": {"rope_type": "spiral", "factor": 2}}, "spiral"),
         ({"rope_parameters": "linear"}, "'linear', not an object"),
-        ({"architectures": "GPT2LMHeadModel"}, "architecture GPT2LMHeadModel"),
+        ({"architectures": "NoSuchModel"}, "architecture NoSuchModel"),
         ({"num_attention_heads": 0, "head_dim": None, "num_key_value_heads": None}, "not usable"),
         ({"num_attention_heads": -4}, "a size is not positive"),
     ],
