@@ -13,7 +13,7 @@ threads. Importing this module does not import torch.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from time import monotonic
 from typing import Any
@@ -30,6 +30,7 @@ from sagellm_core.request_state import RequestState
 from sagellm_core.text.chat_template import FALLBACK_STOP
 from sagellm_core.text.output import OutputText
 from sagellm_core.text.tokenizer import LONG_TEXT
+from sagellm_core.text.tools import ToolFormat
 from sagellm_protocol.errors import ErrorCode
 from sagellm_protocol.messages import Request, Response, StreamEvent
 from sagellm_protocol.sampling import SamplingParams
@@ -244,6 +245,24 @@ class LLMEngine:
             state = self._requests.get(update.seq_id)
             if state is not None:
                 state.updates.put_nowait(update)
+
+    # -- text ---------------------------------------------------------------------------------------------------
+
+    async def tokenize(self, request: Request) -> list[int]:
+        """The token ids of a request's prompt or messages, as the model would read them. Raises EngineError."""
+        _, bundle = self._running()
+        return await self._encode(request, bundle)
+
+    def detokenize(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """The text of token ids. Raises EngineError for an id outside the vocabulary."""
+        _, bundle = self._running()
+        bundle.check_ids(ids, "tokens")
+        return bundle.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    @property
+    def tool_format(self) -> ToolFormat:
+        """How the model writes tool calls. Raises EngineError (unavailable) before `start` has returned."""
+        return self._running()[1].template.tool_format
 
     # -- state --------------------------------------------------------------------------------------------------
 

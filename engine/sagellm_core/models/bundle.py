@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,15 @@ class ModelBundle:
         if isinstance(request.prompt, str):
             return self._tokens(request.prompt, "prompt", add_special_tokens=True)
         ids = request.prompt or []
-        wrong = [token for token in ids if not 0 <= token < self.shape.vocab_size]
-        if wrong:
-            raise invalid(f"token id {wrong[0]} is outside the vocabulary of {self.shape.vocab_size}", "prompt")
+        self.check_ids(ids, "prompt")
         return ids
+
+    def check_ids(self, ids: Sequence[int], field: str) -> None:
+        """Raise EngineError where one is no token of this model."""
+        size = self.shape.vocab_size
+        wrong = next((token for token in ids if not 0 <= token < size), None)
+        if wrong is not None:
+            raise invalid(f"token id {wrong} is outside the vocabulary of {size}", field)
 
     def _tokens(self, text: str, field: str, *, add_special_tokens: bool) -> list[int]:
         if self.tokenizer.exceeds(text, self.max_model_len):
