@@ -24,7 +24,7 @@ from sagellm_core.config import LLMEngineConfig
 from sagellm_core.decoding.params import resolve_sampling
 from sagellm_core.engine_core.core import CoreStats, EngineCore, Submission, Update, start_thread
 from sagellm_core.engine_core.scheduler import SchedulerConfig
-from sagellm_core.errors import EngineError, invalid, not_implemented
+from sagellm_core.errors import EngineError, invalid
 from sagellm_core.models.bundle import ModelBundle, open_bundle
 from sagellm_core.request_state import RequestState
 from sagellm_core.text.chat_template import FALLBACK_STOP
@@ -345,5 +345,3 @@ def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
 
 def _refuse_unsupported(config: LLMEngineConfig) -> None:
     check_kind(config.backend_type)
-    if config.tensor_parallel_size * config.pipeline_parallel_size > 1:
-        raise not_implemented("this engine runs on one device: tensor_parallel_size=1, pipeline_parallel_size=1")

@@ -15,6 +15,7 @@ class CUDABackend(Backend):
 
     kind = "cuda"
     preference = 10
+    collectives = "nccl"
 
     @classmethod
     def is_available(cls) -> bool:

@@ -32,7 +32,11 @@ class ModelBundle:
     max_model_len: int
 
     def new_executor(self) -> Executor:
-        """The executor for this model; imports torch."""
+        """The executor for this model: in this process (imports torch), or ranks of their own where it is split."""
+        if self.config.tensor_parallel_size * self.config.pipeline_parallel_size > 1:
+            from sagellm_core.executor.multi_process import MultiProcessExecutor
+
+            return MultiProcessExecutor(self.config, self.folder, self.max_model_len)
         from sagellm_core.executor.in_process import InProcessExecutor
 
         return InProcessExecutor(self.config, self.shape, self.folder, self.max_model_len)

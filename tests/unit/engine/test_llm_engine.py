@@ -432,12 +432,6 @@ async def test_a_model_of_nan_fails_the_request_and_not_the_engine(tiny_llama: P
         assert await engine.health_check()
 
 
-async def test_parallelism_that_is_not_there_is_refused(tiny_llama: Path) -> None:
-    with pytest.raises(EngineError, match="one device") as caught:
-        await LLMEngine(LLMEngineConfig(model_path=str(tiny_llama), tensor_parallel_size=2)).start()
-    assert caught.value.error_code is ErrorCode.NOT_IMPLEMENTED
-
-
 def test_the_factory_makes_engines_by_backend() -> None:
     factory = EngineFactory()
     assert factory.create("cpu").config.backend_type == "cpu"
