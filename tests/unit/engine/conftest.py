@@ -8,17 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.helpers.tiny_models import expected_tokens as generated
+from tests.helpers.tiny_models import write_tokenizer
 
-TEXTS = [
-    "The quick brown fox jumps over the lazy dog. 0123456789",
-    "SAGE runs pipelines, engines and gateways on one machine or many.",
-    "多字节字符:你好,世界!這是一個測試。",
-    "Emoji 😀🚀👩‍👩‍👧 and accents: café, naïve, Grüße.",
-]
-TEMPLATE = (
-    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 SHAPE: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -36,27 +28,6 @@ SHAPE: dict[str, Any] = {
     "bos_token_id": 0,
     "eos_token_id": 1,
 }
-
-
-def write_tokenizer(folder: Path) -> int:
-    """A byte-level BPE tokenizer trained on a few lines; returns its size."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(TEXTS, trainer)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"bos_token": "<|bos|>", "eos_token": "<|end|>", "chat_template": TEMPLATE}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return tokenizer.get_vocab_size()
 
 
 def llama_tensors(shape: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -139,25 +110,8 @@ def tiny_llama(llama_folder: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def expected_tokens() -> Callable[..., list[int]]:
     """The new tokens of `transformers`' greedy generate in float32, end-of-text included."""
-    loaded: dict[Path, Any] = {}
 
     def generate(folder: Path, prompt: list[int], max_tokens: int, *, ignore_eos: bool = False) -> list[int]:
-        import torch
-        from transformers import AutoModelForCausalLM
-
-        torch.set_num_threads(1)
-        if folder not in loaded:
-            loaded[folder] = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        ids = torch.tensor([prompt])
-        with torch.inference_mode():
-            out = loaded[folder].generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=max_tokens,
-                do_sample=False,
-                pad_token_id=0,
-                eos_token_id=None if ignore_eos else 1,
-            )
-        return [int(token) for token in out[0, len(prompt) :]]
+        return generated(folder, prompt, max_tokens, ignore_eos=ignore_eos)
 
     return generate
