@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from dataclasses import dataclass, field, replace
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from pydantic import ValidationError
 
 from sagellm_core.errors import EngineError, ModelLoadError, invalid
 from sagellm_core.models.families import FAMILIES, MODEL_TYPES
-from sagellm_core.models.rope_config import RopeConfig, reach, read_rope
+from sagellm_core.models.hf_config import read_shape
+from sagellm_core.models.rope_config import RopeConfig, needs_transformers, reach, read_rope
 from sagellm_protocol.sampling import SamplingParams
 
 ACTIVATIONS = ("gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish")
@@ -27,6 +27,7 @@ class ModelConfig:
     `layer_norm`: LayerNorm with bias instead of RMSNorm. `gated`: the MLP is `down(act(gate) * up)`, else
     `down(act(up))`. `windows`: the sliding window of each layer, None where it sees everything before it; empty: no
     layer has one. `scale_by_layer`: attention scores are also divided by the layer's number from 1 (a GPT-2 option).
+    `foreign`: the model runs through `transformers`' own code, and only the sizes are described here.
     """
 
     architecture: str
@@ -51,6 +52,7 @@ class ModelConfig:
     windows: tuple[int | None, ...] = ()
     scale_by_layer: bool = False
     dtype: str = "float32"
+    foreign: bool = False
 
     @property
     def num_parameters(self) -> int:
@@ -94,9 +96,11 @@ def read_model_config(folder: Path) -> ModelConfig:
     """Shape of the model in this folder. Raises ModelLoadError that names the field or the architecture at fault."""
     path = folder / "config.json"
     raw = read_json(path)
-    architecture = _architecture(raw, folder)
+    architecture = _architecture(raw)
+    foreign = architecture not in FAMILIES or needs_transformers(raw)
+    values = read_shape(architecture, folder) if foreign else FAMILIES[architecture].complete(raw)
     try:
-        config = _described(architecture, FAMILIES[architecture].complete(raw), folder)
+        config = _described(architecture, values, folder)
     except KeyError as error:
         raise ModelLoadError(f"{path} has no {error.args[0]}") from error
     except (TypeError, ValueError, ArithmeticError) as error:
@@ -104,7 +108,7 @@ def read_model_config(folder: Path) -> ModelConfig:
     wrong = _wrong_shape(config)
     if wrong:
         raise ModelLoadError(f"{path} is not usable", cause=wrong)
-    return config
+    return replace(config, foreign=foreign)
 
 
 def read_generation_defaults(folder: Path) -> GenerationDefaults:
@@ -152,20 +156,13 @@ def parallel_error(config: ModelConfig, tensor_parallel_size: int, pipeline_para
     return None
 
 
-def _architecture(raw: dict[str, Any], folder: Path) -> str:
+def _architecture(raw: dict[str, Any]) -> str:
     names = raw.get("architectures") or []
     names = names if isinstance(names, list) else [names]
-    if not names and raw.get("model_type") in MODEL_TYPES:
-        return MODEL_TYPES[raw["model_type"]]
-    name = str(names[0]) if names else f"unnamed (model_type {raw.get('model_type')!r})"
-    if name in FAMILIES:
-        return name
-    near = get_close_matches(name, FAMILIES, n=1, cutoff=0.5)
-    raise ModelLoadError(
-        f"The model in {folder} has the architecture {name}, which this engine does not run",
-        cause=f"supported: {', '.join(FAMILIES)}" + (f" (nearest: {near[0]})" if near else ""),
-        hint="Try the built-in model:  sage-engine --model sage-builtin",
-    )
+    if names:
+        return str(names[0])
+    kind = raw.get("model_type")
+    return MODEL_TYPES.get(str(kind), f"unnamed (model_type {kind!r})")
 
 
 def _described(architecture: str, raw: dict[str, Any], folder: Path) -> ModelConfig:

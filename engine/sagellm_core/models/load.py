@@ -27,4 +27,8 @@ def load_model(
     error = parallel_error(config, shard.group.size, shard.num_stages)
     if error is not None:
         raise error
+    if config.foreign:
+        from sagellm_core.models.hf_load import load_hf
+
+        return load_hf(config, reader.folder, dtype, backend, max_position, shard)
     return backend.specialise(OwnLoader(config, reader, dtype, backend, shard, max_position).load())

@@ -34,6 +34,15 @@ class RopeConfig:
     truncate: bool = True
 
 
+def needs_transformers(raw: Mapping[str, Any]) -> bool:
+    """Whether the positions are of a kind that only `transformers` has: longrope, or heads turned in part."""
+    scaling = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if not isinstance(scaling, dict):
+        return False
+    part = scaling.get("partial_rotary_factor", raw.get("partial_rotary_factor"))
+    return (scaling.get("rope_type") or scaling.get("type")) == "longrope" or part not in (None, 1, 1.0)
+
+
 def read_rope(raw: Mapping[str, Any], folder: Path) -> RopeConfig:
     """From `rope_parameters`, or `rope_scaling` and `rope_theta` of older files. Raises ModelLoadError, TypeError."""
     scaling = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
