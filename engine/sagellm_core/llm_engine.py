@@ -21,6 +21,7 @@ from uuid import uuid4
 
 from sagellm_core.backends.base import check_kind
 from sagellm_core.config import LLMEngineConfig
+from sagellm_core.decoding.grammar import grammar_compiler
 from sagellm_core.decoding.params import resolve_sampling
 from sagellm_core.engine_core.core import CoreStats, EngineCore, Submission, Update, start_thread
 from sagellm_core.engine_core.scheduler import SchedulerConfig
@@ -180,7 +181,11 @@ class LLMEngine:
         params = resolve_sampling(request.sampling_params, request.max_tokens, self.config, bundle.generation)
         if request.messages is not None and bundle.template.is_fallback:
             params = params.model_copy(update={"stop": [*params.stop, FALLBACK_STOP]})
+        bundle.check_ids([*params.logit_bias], "logit_bias")
+        bundle.check_ids(params.stop_token_ids, "stop_token_ids")
         queued_at = monotonic()
+        if params.grammar is not None:
+            await grammar_compiler(bundle.folder, bundle.shape.vocab_size).admit(params.grammar)
         prompt = await self._encode(request, bundle)
         self._refuse_surplus(request)
         reason = core.scheduler.refusal(len(prompt), request.kv_budget_tokens)

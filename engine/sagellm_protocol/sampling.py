@@ -34,6 +34,9 @@ def _as_list(value: object) -> object:
 Stops = Annotated[list[Annotated[str, Field(min_length=1)]], FirstFault(), BeforeValidator(_as_list)]
 StopIds = Annotated[list[Annotated[int, Field(ge=0)]], FirstFault(), BeforeValidator(_as_list)]
 
+TokenId = Annotated[int, Field(ge=0)]
+Bias = Annotated[float, Field(allow_inf_nan=False)]
+
 
 class Grammar(BaseModel):
     """What an answer must look like: `text` is a JSON schema (JSON text), a regular expression or an EBNF grammar (GBNF
@@ -81,7 +84,7 @@ class SamplingParams(BaseModel):
     skip_special_tokens: bool = True
     logprobs: int | None = Field(default=None, ge=0, le=20)
     prompt_logprobs: int | None = Field(default=None, ge=0, le=20)
-    logit_bias: dict[int, float] = Field(default_factory=dict, max_length=1024)
+    logit_bias: dict[TokenId, Bias] = Field(default_factory=dict, max_length=1024)
     best_of: int | None = Field(default=None, ge=1, le=128)
     grammar: Grammar | None = None
     seed: int | None = None

@@ -18,7 +18,9 @@ class BatchType(StrEnum):
 class NewSequence:
     """What a worker has to know about a sequence before its first step; sent once.
 
-    `adapter` names a LoRA adapter. `pooling` (mean, cls, last): the sequence wants one vector, not tokens.
+    `adapter` names a LoRA adapter. `pooling` (mean, cls, last): the sequence wants one vector, not tokens. `index` is its
+    number among the answers to one request: with one seed, each draws from a stream of its own. `stop_ids` end the
+    answer. `output`: tokens that another worker put out before; random streams, penalties and grammars go on after them.
     """
 
     seq_id: str
@@ -26,11 +28,17 @@ class NewSequence:
     sampling: SamplingParams
     adapter: str = ""
     pooling: str = ""
+    index: int = 0
+    stop_ids: list[int] = field(default_factory=list)
+    output: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True, frozen=True)
 class Fork:
-    """A sequence that begins as a copy of another: same tokens, same KV. `index` is its number among its siblings."""
+    """A searching sequence that begins as a copy of another: the same tokens as the parent before this step.
+
+    Which token it goes on with is in its piece of a step. `index` is its number among its siblings.
+    """
 
     parent: str
     child: str
@@ -48,9 +56,11 @@ class SchedulerOutput:
 
     Sparse, and empty for plain requests: `drafts`: proposed tokens by sequence id; they are the last tokens of that
     sequence's piece, and logits are wanted for the row before them and for each of them. `num_drafts`: how many tokens
-    a worker that has a draft model may propose for the next step; the block tables have room for them.
+    a worker that has a draft model may propose for the next step, as far as the sequence's block table has room.
 
-    A worker carries these out first, in this order: `copies` (block source, block target), `forks`, `finished`, `new`.
+    A worker carries these out first, in this order: `copies` (block source, block target; one after the other),
+    `forks`, `finished`, `new`. A sequence may come again from an earlier position (its blocks were taken away, or its
+    drafts refused): what a worker remembers by position is then overwritten.
     """
 
     step: int
@@ -106,7 +116,8 @@ class StepOutput:
     `tokens`: the new tokens, one, or several where drafts were accepted. `candidates`: for sequences that search
     instead of sampling. `drafts`: proposals of a draft model for the next step. `prompt_logprobs`: the log-probability
     of each prompt token of this step's piece, for sequences that asked. `vectors`: the pooled hidden state (normalised)
-    of sequences that asked for it, when their prompt is through.
+    of sequences that asked for it, when their prompt is through. `failures`: why a sequence whose token is -1 cannot go
+    on, where it is not for want of usable numbers.
     """
 
     step: int
@@ -115,3 +126,4 @@ class StepOutput:
     drafts: dict[str, list[int]] = field(default_factory=dict)
     prompt_logprobs: dict[str, list[SampledToken]] = field(default_factory=dict)
     vectors: dict[str, list[float]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)

@@ -94,9 +94,6 @@ def open_bundle(config: LLMEngineConfig) -> ModelBundle:
     shape = read_model_config(folder)
     tokenizer = Tokenizer(folder)
     generation = read_generation_defaults(folder)
-    eos = set(generation.eos_token_ids)
-    if tokenizer.eos_token_id is not None:
-        eos.add(tokenizer.eos_token_id)
     return ModelBundle(
         config=config,
         folder=folder,
@@ -104,9 +101,15 @@ def open_bundle(config: LLMEngineConfig) -> ModelBundle:
         generation=generation,
         tokenizer=tokenizer,
         template=ChatTemplate(tokenizer),
-        eos_ids=frozenset(eos),
+        eos_ids=end_ids(generation, tokenizer),
         max_model_len=min(config.max_model_len, shape.max_position),
     )
+
+
+def end_ids(generation: GenerationDefaults, tokenizer: Tokenizer) -> frozenset[int]:
+    """Tokens by which the model itself ends an answer."""
+    own = tokenizer.eos_token_id
+    return frozenset(generation.eos_token_ids) | (frozenset() if own is None else {own})
 
 
 def _template_variables(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,10 @@ class Tokenizer:
         token = self.special_tokens.get("eos_token")
         return None if token is None else self._tokenizer.token_to_id(token)
 
+    def to_json(self) -> str:
+        """The whole tokenizer, without padding and truncation, in the format of tokenizer.json."""
+        return self._tokenizer.to_str()
+
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         if len(text) < LONG_TEXT:
             return self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids

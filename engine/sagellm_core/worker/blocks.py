@@ -1,4 +1,4 @@
-"""The content of cache blocks as bytes: how a block leaves one engine's cache and enters another's."""
+"""Whole cache blocks: how one is copied, leaves an engine's cache as bytes, and enters another's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class BlockStore:
-    """Reads and writes whole blocks of a rank's caches, each (2, blocks, block_size, kv_heads, head_dim).
+    """Copies, reads and writes whole blocks of a rank's caches, each (2, blocks, block_size, kv_heads, head_dim).
 
     A block's content is (layers, 2, block_size, kv_heads, head_dim) in the caches' own type and byte order.
     """
@@ -19,6 +19,22 @@ class BlockStore:
         self.layout = f"{str(first.dtype).removeprefix('torch.')}{list(side)}"
         self._shape = side
         self.block_bytes = sum(cache[:, 0].nbytes for cache in caches)
+
+    @torch.inference_mode()
+    def copy(self, pairs: list[tuple[int, int]]) -> None:
+        """Copy the content of blocks (source, target), as if one pair after the other."""
+        sources, targets = ([pair[side] for pair in pairs] for side in (0, 1))
+        if not set(sources).isdisjoint(targets) or len(set(targets)) < len(targets):
+            for pair in pairs:
+                self._copy([pair[0]], [pair[1]])
+        elif pairs:
+            self._copy(sources, targets)
+
+    def _copy(self, sources: list[int], targets: list[int]) -> None:
+        for cache in self._caches:
+            device = cache.device
+            content = cache.index_select(1, torch.tensor(sources, device=device))
+            cache.index_copy_(1, torch.tensor(targets, device=device), content)
 
     @torch.inference_mode()
     def read(self, blocks: list[int]) -> bytearray:

@@ -7,6 +7,7 @@ from pathlib import Path
 from sagellm_core.backends import BackendConfig, create_backend
 from sagellm_core.comm import ALONE, Place
 from sagellm_core.config import LLMEngineConfig
+from sagellm_core.decoding.grammar import grammar_compiler
 from sagellm_core.engine_core.plan import BatchType, NewSequence, SchedulerOutput, StepOutput
 from sagellm_core.executor.base import WorkerInfo
 from sagellm_core.models.config import ModelConfig
@@ -49,16 +50,19 @@ class Worker:
     def load(self) -> WorkerInfo:
         """Load the weights and lay out the cache. Raises ModelLoadError or EngineError."""
         config, model = self.config, self.model
-        backend = create_backend(BackendConfig(config.backend_type, config.device, config.device_ids))
+        backend = create_backend(
+            BackendConfig(config.backend_type, config.device, config.device_ids, config.quantization)
+        )
         backend.prepare_thread(model, config.num_threads)
         dtype = backend.dtype(config.dtype, model)
         shard = Shard(self.place.group, self.place.stage.index, self.place.stage.count)
         with WeightReader(self.folder) as reader:
             network = load_model(model, reader, dtype, backend, self.max_model_len, shard)
-        per_token = 2 * network.num_layers * network.num_kv_heads * model.head_dim * dtype.itemsize
+        per_token = 2 * network.num_layers * network.num_kv_heads * network.config.head_dim * dtype.itemsize
         num_blocks = config.kv_cache_num_blocks or self._default_blocks(backend.kv_budget_bytes(), per_token)
         num_blocks = self.place.least(num_blocks)
-        self._runner = ModelRunner(network, backend, num_blocks, config.kv_cache_block_size, self.place)
+        grammars = grammar_compiler(self.folder, model.vocab_size)
+        self._runner = ModelRunner(network, backend, num_blocks, config.kv_cache_block_size, self.place, grammars)
         self._runner.run(_WARM_UP)
         return WorkerInfo(
             num_blocks=num_blocks,

@@ -67,18 +67,47 @@ def test_a_greedy_engine_stays_greedy_beside_a_sampling_model() -> None:
 
 
 @pytest.mark.parametrize(
-    "params",
+    ("params", "expected"),
     [
-        SamplingParams(num_beams=4),
-        SamplingParams(strategy=DecodingStrategy.BEAM_SEARCH),
-        SamplingParams(strategy=DecodingStrategy.CONTRASTIVE),
-        SamplingParams(n_speculative_tokens=3),
+        ({"num_beams": 3}, {"strategy": "beam_search", "num_beams": 3, "temperature": 0.0}),
+        ({"strategy": "beam_search"}, {"strategy": "beam_search", "num_beams": 4}),
+        ({"strategy": "beam_search", "num_beams": 1}, {"strategy": "beam_search", "num_beams": 1}),
+        ({"strategy": "greedy", "num_beams": 3}, {"strategy": "greedy", "num_beams": 1}),
+        ({"strategy": "contrastive"}, {"strategy": "contrastive", "top_k": 4, "temperature": 0.0}),
+        ({"strategy": "contrastive", "top_k": 7}, {"top_k": 7}),
+        ({"n_speculative_tokens": 3}, {"strategy": "speculative", "temperature": 0.0, "n_speculative_tokens": 3}),
+        ({"strategy": "speculative", "temperature": 0.5}, {"n_speculative_tokens": 4, "temperature": 0.5}),
+        ({"num_beams": 3, "n_speculative_tokens": 3}, {"strategy": "beam_search", "n_speculative_tokens": 0}),
     ],
 )
-def test_strategies_that_are_not_there_are_refused_with_those_that_are(params: SamplingParams) -> None:
-    with pytest.raises(EngineError, match="it has greedy and sampling") as caught:
-        resolve(params)
-    assert caught.value.error_code is ErrorCode.NOT_IMPLEMENTED
+def test_a_strategy_settles_what_belongs_to_it(params: dict[str, Any], expected: dict[str, Any]) -> None:
+    settled = resolve(SamplingParams(**params))
+    assert {name: getattr(settled, name) for name in expected} == expected
+
+
+def test_an_engine_that_speculates_does_so_for_requests_that_do_not_say() -> None:
+    assert resolve(num_speculative_tokens=5).n_speculative_tokens == 5
+    assert resolve(SamplingParams(n_speculative_tokens=0), num_speculative_tokens=5).n_speculative_tokens == 0
+    assert resolve(SamplingParams(num_beams=2), num_speculative_tokens=5).n_speculative_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({"num_beams": 4, "temperature": 0.7}, "num_beams"),
+        ({"num_beams": 2, "n": 3}, "n"),
+        ({"num_beams": 4, "best_of": 4}, "best_of"),
+        ({"n": 3, "best_of": 2}, "best_of"),
+        ({"min_tokens": 200, "max_tokens": 100}, "min_tokens"),
+        ({"strategy": "contrastive", "n": 2}, "n"),
+        ({"strategy": "contrastive", "top_k": 65}, "top_k"),
+        ({"grammar": {"kind": "json_object"}, "ignore_eos": True}, "ignore_eos"),
+    ],
+)
+def test_contradictions_are_refused_with_the_field(params: dict[str, Any], field: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        resolve(SamplingParams(**params))
+    assert (caught.value.error_code, caught.value.param) == (ErrorCode.INVALID_ARGUMENT, field)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +119,8 @@ def test_strategies_that_are_not_there_are_refused_with_those_that_are(params: S
         {"top_k": -1},
         {"max_tokens": 0},
         {"stop": [""]},
+        {"logit_bias": {-1: 1.0}},
+        {"logit_bias": {1: float("nan")}},
     ],
 )
 def test_impossible_values_are_refused(wrong: dict[str, Any]) -> None:

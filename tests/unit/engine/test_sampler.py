@@ -9,16 +9,29 @@ from typing import Any
 import pytest
 import torch
 
-from sagellm_core.decoding.sampler import SamplingState, sample
-from sagellm_core.engine_core.plan import NewSequence
+from sagellm_core.decoding.decoder import StepDecoder
+from sagellm_core.decoding.state import SequenceState
+from sagellm_core.engine_core.plan import BatchType, NewSequence, SampledToken, SchedulerOutput
 from sagellm_protocol.sampling import SamplingParams
 
 pytestmark = pytest.mark.spec("E2", "E3")
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
 
 
-def state(prompt: list[int] | None = None, **params: Any) -> SamplingState:
-    return SamplingState.of(NewSequence("s", prompt or [], SamplingParams(**params)))
+def state(prompt: list[int] | None = None, *, stop_ids: list[int] | None = None, **params: Any) -> SequenceState:
+    return SequenceState.of(NewSequence("s", prompt or [], SamplingParams(**params), stop_ids=stop_ids or []))
+
+
+def sample(logits: torch.Tensor, states: list[SequenceState]) -> list[SampledToken]:
+    """One decoding step of these sequences; the rows of logits stand for the hidden states too."""
+    decoder, rows = StepDecoder(), len(states)
+    names = [str(row) for row in range(rows)]
+    decoder.states = dict(zip(names, states, strict=True))
+    ones, none = [1] * rows, [0] * rows
+    tables = [[0]] * rows
+    plan = SchedulerOutput(1, BatchType.DECODE, names, none, none, none, ones, ones, tables, [True] * rows)
+    tokens = decoder.decode(plan, logits, lambda hidden: hidden).tokens
+    return [tokens[name][0] for name in names]
 
 
 def draws(count: int, logits: torch.Tensor = LOGITS, **params: Any) -> Counter[int]:

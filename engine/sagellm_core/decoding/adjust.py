@@ -1,0 +1,101 @@
+"""What is done to scores before a token is chosen: penalties, biases, bans, grammars; for all rows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sagellm_core.decoding.state import SequenceState
+
+
+@dataclass(slots=True, frozen=True)
+class Row:
+    """One row of scores: its sequence, and the drafts that are taken as put out before it."""
+
+    state: SequenceState
+    ahead: Sequence[int] = ()
+
+
+def adjust(scores: Tensor, rows: Sequence[Row]) -> None:
+    """Change float32 scores (rows, vocabulary) in place to what each row's parameters and grammar ask for.
+
+    In this order: repetition, presence and frequency penalties; logit_bias; until `min_tokens`, what would end the
+    answer is banned; what the grammar does not allow is banned. Banned means -inf.
+    """
+    _penalise(scores, rows)
+    _bias(scores, rows)
+    masks = _grammar_masks(rows, scores.shape[-1])
+    _ban_stops(scores, rows, masks)
+    if masks:
+        at = torch.tensor(list(masks), device=scores.device)
+        allowed = torch.from_numpy(numpy.stack(list(masks.values()))).to(scores.device)
+        scores[at] = scores[at].masked_fill_(allowed.logical_not_(), float("-inf"))
+
+
+def _penalise(scores: Tensor, rows: Sequence[Row]) -> None:
+    """Repetition (Keskar et al. 2019; prompt and output), presence and frequency (OpenAI; output only)."""
+    found = [(at, row.state.params, row.state.seen.arrays(row.ahead)) for at, row in enumerate(rows) if row.state.seen]
+    if not found:
+        return
+    sizes = [len(ids) for _, _, (ids, _) in found]
+    device = scores.device
+
+    def column(values: list[float]) -> Tensor:
+        return torch.from_numpy(numpy.repeat(numpy.array(values, dtype=numpy.float32), sizes)).to(device)
+
+    at = torch.from_numpy(numpy.repeat(numpy.array([at for at, _, _ in found]), sizes)).to(device)
+    ids = torch.from_numpy(numpy.concatenate([ids for _, _, (ids, _) in found])).to(device)
+    counts = torch.from_numpy(numpy.concatenate([counts for _, _, (_, counts) in found])).to(device)
+    repetition = column([params.repetition_penalty for _, params, _ in found])
+    presence = column([params.presence_penalty for _, params, _ in found])
+    frequency = column([params.frequency_penalty for _, params, _ in found])
+    values = scores[at, ids]
+    values = torch.where(values > 0, values / repetition, values * repetition)
+    scores[at, ids] = values - presence * (counts > 0) - frequency * counts
+
+
+def _bias(scores: Tensor, rows: Sequence[Row]) -> None:
+    found = [(at, token, bias) for at, row in enumerate(rows) for token, bias in row.state.params.logit_bias.items()]
+    if found:
+        at, ids, biases = zip(*found, strict=True)
+        device = scores.device
+        places = (torch.tensor(at, device=device), torch.tensor(ids, device=device))
+        scores.index_put_(places, torch.tensor(biases, dtype=scores.dtype, device=device), accumulate=True)
+
+
+def _ban_stops(scores: Tensor, rows: Sequence[Row], masks: dict[int, NDArray[numpy.bool_]]) -> None:
+    """Ban what ends an answer before `min_tokens`; a grammar that allows nothing else is stronger."""
+    at: list[int] = []
+    ids: list[int] = []
+    for index, row in enumerate(rows):
+        state = row.state
+        if state.num_output + len(row.ahead) >= state.params.min_tokens:
+            continue
+        mask = masks.get(index)
+        if mask is None or mask.sum() > mask[state.stop_ids].sum():
+            at += [index] * len(state.stop_ids)
+            ids += state.stop_ids
+    if at:
+        scores[torch.tensor(at, device=scores.device), torch.tensor(ids, device=scores.device)] = float("-inf")
+
+
+def _grammar_masks(rows: Sequence[Row], size: int) -> dict[int, NDArray[numpy.bool_]]:
+    """Allowed tokens (vocabulary,) by row, for rows that have a grammar.
+
+    The rows of one sequence follow each other, each with one more draft ahead; their masks are computed together.
+    """
+    masks: dict[int, NDArray[numpy.bool_]] = {}
+    for at, row in enumerate(rows):
+        grammar = row.state.grammar
+        if grammar is None or (at + 1 < len(rows) and rows[at + 1].state is row.state):
+            continue
+        bits = grammar.masks(row.ahead)
+        allowed = numpy.unpackbits(bits.view(numpy.uint8), axis=1, count=size, bitorder="little").view(numpy.bool_)
+        for offset in range(len(bits)):
+            masks[at - len(row.ahead) + offset] = allowed[offset]
+    return masks

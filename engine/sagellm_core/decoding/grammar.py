@@ -1,0 +1,173 @@
+"""Structured output: which tokens may come next so that the answer follows a grammar (llguidance; no torch).
+
+A grammar is compiled before its request is admitted, on a thread of its own and within limits, so that a hostile one
+is refused and never reaches a step. Compiled grammars are kept; a sequence takes a copy, which costs microseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, lru_cache
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy
+from numpy.typing import NDArray
+
+from sagellm_core.errors import EngineError, invalid
+from sagellm_protocol.errors import ErrorCode
+from sagellm_protocol.sampling import Grammar
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+    from llguidance._lib import JsonCompileOptions
+
+MAX_TEXT = 256 * 1024
+"""Characters of a schema, expression or grammar; more is refused unread."""
+MAX_SECONDS = 1.0
+"""What compiling and the first mask may take; more is refused, because steps would take as long."""
+_KEPT = 128
+_WAIT_SECONDS = 10.0
+# Between two tokens of JSON at most this much white space: a model cannot fill its answer with blanks.
+_JSON: JsonCompileOptions = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,20}"}
+
+
+class GrammarState:
+    """Where one sequence stands in its grammar."""
+
+    def __init__(self, matcher: LLMatcher, words: int) -> None:
+        self._matcher = matcher
+        self._words = words
+
+    def masks(self, ahead: Sequence[int] = ()) -> NDArray[numpy.int32]:
+        """Bits of the allowed tokens (1 + len(ahead), words): now, and after each token of `ahead`.
+
+        Rows after a token of `ahead` that is not allowed are empty.
+        """
+        masks = numpy.zeros((1 + len(ahead), self._words), dtype=numpy.int32)
+        taken = 0
+        for row in masks:
+            self._matcher.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
+            if taken == len(ahead) or not self._matcher.try_consume_tokens([ahead[taken]]):
+                break
+            taken += 1
+        if taken:
+            self._matcher.rollback(taken)
+        return masks
+
+    def accept(self, token: int) -> None:
+        self._matcher.consume_token(token)
+
+    @property
+    def fault(self) -> str:
+        """Why the grammar cannot go on (a limit was reached); empty while it can."""
+        return self._matcher.get_error() if self._matcher.is_error() else ""
+
+    def fork(self) -> GrammarState:
+        return GrammarState(self._matcher.deep_copy(), self._words)
+
+
+class GrammarCompiler:
+    """Grammars over the vocabulary of the model in a folder. Thread-safe."""
+
+    def __init__(self, folder: Path, vocab_size: int) -> None:
+        self._folder = folder
+        self._vocab_size = vocab_size
+        self._tokenizer: LLTokenizer | None = None
+        self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
+        self._door = threading.Lock()
+        self._compiling = threading.Lock()
+
+    def start(self, grammar: Grammar) -> GrammarState:
+        """The state before the first token. Raises EngineError (invalid_argument) with the reason and the field."""
+        with self._door:
+            known = self._compiled.get(grammar)
+        if known is None:
+            with self._compiling:
+                known = self._compile(grammar)
+        with self._door:
+            self._compiled[grammar] = known
+            self._compiled.move_to_end(grammar)
+            while len(self._compiled) > _KEPT:
+                self._compiled.popitem(last=False)
+        return GrammarState(known.deep_copy(), (self._vocab_size + 31) // 32)
+
+    async def admit(self, grammar: Grammar) -> None:
+        """Compile a grammar aside, so that a sequence can start with it at once.
+
+        Raises EngineError: invalid_argument for what cannot be used, resource_exhausted when others take too long.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.wait_for(loop.run_in_executor(_pool(), self.start, grammar), _WAIT_SECONDS)
+        except TimeoutError as error:
+            message = "other grammars are being compiled; try again soon"
+            raise EngineError(ErrorCode.RESOURCE_EXHAUSTED, message, param="grammar") from error
+
+    def _compile(self, grammar: Grammar) -> LLMatcher:
+        from llguidance import LLMatcher, LLParserLimits
+
+        if len(grammar.text) > MAX_TEXT:
+            raise invalid(f"the {grammar.kind} has {len(grammar.text)} characters; at most {MAX_TEXT}", "grammar")
+        if self._tokenizer is None:
+            self._tokenizer = self._read_tokenizer()
+        begun = perf_counter()
+        limits = LLParserLimits(verbose_errors=False)
+        matcher = LLMatcher(self._tokenizer, _translate(grammar), log_level=0, limits=limits)
+        if not matcher.is_error():
+            matcher.compute_bitmask()
+        if matcher.is_error():
+            raise invalid(f"the {grammar.kind} cannot be used: {_reason(matcher.get_error())}", "grammar")
+        if perf_counter() - begun > MAX_SECONDS:
+            raise invalid(f"the {grammar.kind} is too complex", "grammar")
+        return matcher
+
+    def _read_tokenizer(self) -> LLTokenizer:
+        from llguidance import LLTokenizer
+
+        from sagellm_core.models.bundle import end_ids
+        from sagellm_core.models.config import read_generation_defaults
+        from sagellm_core.text.tokenizer import Tokenizer
+
+        tokenizer = Tokenizer(self._folder)
+        ends = sorted(end_ids(read_generation_defaults(self._folder), tokenizer))
+        return LLTokenizer(tokenizer.to_json(), n_vocab=self._vocab_size, eos_token=ends or None)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """One thread compiles for all: grammars that take long delay each other, not the steps."""
+    return ThreadPoolExecutor(1, thread_name_prefix="sage-grammars")
+
+
+@lru_cache(maxsize=4)
+def grammar_compiler(folder: Path, vocab_size: int) -> GrammarCompiler:
+    """The compiler for a model: one in a process, so that what admission compiled is there in the step."""
+    return GrammarCompiler(folder, vocab_size)
+
+
+def _translate(grammar: Grammar) -> str:
+    """llguidance's own form. Raises EngineError for text that is not even JSON, or not a grammar."""
+    from llguidance import LLMatcher
+    from llguidance.gbnf_to_lark import any_to_lark
+
+    try:
+        if grammar.kind == "json_object":
+            return LLMatcher.grammar_from_json_schema('{"type": "object"}', overrides=_JSON)
+        if grammar.kind == "json_schema":
+            return LLMatcher.grammar_from_json_schema(grammar.text, overrides=_JSON)
+        if grammar.kind == "regex":
+            return LLMatcher.grammar_from_regex(grammar.text)
+        return LLMatcher.grammar_from_lark(any_to_lark(grammar.text))
+    except (ValueError, RecursionError) as error:
+        raise invalid(f"the {grammar.kind} cannot be read: {_reason(str(error))}", "grammar") from error
+
+
+def _reason(message: str) -> str:
+    line = " ".join(message.split())
+    return line[:300] or "nothing can satisfy it"
