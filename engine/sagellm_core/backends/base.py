@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from sagellm_core.errors import EngineError, invalid
+from sagellm_core.errors import EngineError, invalid, not_implemented
 from sagellm_protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -36,24 +36,30 @@ _OURS = {
 
 @dataclass(slots=True, frozen=True)
 class BackendConfig:
-    """Which device: `kind` is an entry-point name or "auto"; `device` a torch device string such as "cuda:1"."""
+    """Which device: `kind` is an entry-point name or "auto"; `device` a torch device string such as "cuda:1".
+
+    `quantization`: the form that `linear` keeps matrices in, one of the backend's `quantizations`.
+    """
 
     kind: str = "auto"
     device: str | None = None
     device_ids: list[int] = field(default_factory=list)
+    quantization: str | None = None
 
 
 class Backend(ABC):
     """One device. `preference` orders the kinds when the user leaves the choice ("auto"): higher first.
 
     `collectives` is the torch.distributed backend between such devices. `spare_blocks` are blocks that each layer's
-    cache has past those that the scheduler knows, for what the device writes on behalf of nobody.
+    cache has past those that the scheduler knows, for what the device writes on behalf of nobody. `quantizations` are
+    the forms of matrices that `linear` knows besides the model's own type.
     """
 
     kind: ClassVar[str]
     preference: ClassVar[int] = 0
     collectives: ClassVar[str] = "gloo"
     spare_blocks: ClassVar[int] = 0
+    quantizations: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: BackendConfig) -> None:
         self.config = config
@@ -176,7 +182,21 @@ def get_provider(kind: str) -> type[Backend]:
 
 
 def create_backend(config: BackendConfig) -> Backend:
-    """The device that a configuration asks for; "auto" takes the best that is there."""
+    """The device that a configuration asks for; "auto" takes the best that is there.
+
+    Raises EngineError when there is none such, or when it does not have the quantization that is asked for.
+    """
+    provider = _provider_for(config)
+    if config.quantization is not None and config.quantization not in provider.quantizations:
+        known = ", ".join(sorted(provider.quantizations)) or "none"
+        raise not_implemented(
+            f"the backend {provider.kind!r} has no quantization {config.quantization!r}; it has: {known}",
+            "quantization",
+        )
+    return provider(config)
+
+
+def _provider_for(config: BackendConfig) -> type[Backend]:
     if config.kind != "auto":
         provider = get_provider(config.kind)
         if not provider.is_available():
@@ -186,6 +206,6 @@ def create_backend(config: BackendConfig) -> Backend:
                 param="backend_type",
                 hint="Use the CPU:  backend_type='cpu'",
             )
-        return provider(config)
+        return provider
     providers = sorted((get_provider(kind) for kind in backend_names()), key=lambda each: -each.preference)
-    return next(provider for provider in providers if provider.is_available())(config)
+    return next(provider for provider in providers if provider.is_available())
