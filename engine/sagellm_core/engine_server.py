@@ -36,9 +36,11 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from sagellm_core.config import LLMEngineConfig
     from sagellm_core.models.locate import DEFAULT_MODEL
+    from sagellm_core.api_keys import read_keys
     from sagellm_core.server.app import create_app
 
-    app = create_app(LLMEngineConfig(model_path=os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL))
+    config = LLMEngineConfig(model_path=os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL)
+    app = create_app(config, api_keys=read_keys([], None))
     globals()[name] = app
     return app
 
@@ -56,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from sage.common.config.ports import SagePorts
+    from sagellm_core.api_keys import KEY_VARIABLE
 
     parser = argparse.ArgumentParser(prog="sage-engine", description="Serve one model over OpenAI's HTTP API.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
@@ -74,6 +77,14 @@ def _parser() -> argparse.ArgumentParser:
         "--max-waiting", type=int, default=256, help="queued requests before 429 (default: %(default)s)"
     )
     parser.add_argument("--kv-cache-blocks", type=int, help="size of the KV cache (default: from the memory there is)")
+    parser.add_argument(
+        "--api-key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help=f"let in only who knows a key; better kept in ${KEY_VARIABLE} or a file, which others do not see in ps",
+    )
+    parser.add_argument("--api-key-file", metavar="FILE", help="the keys, one a line")
     parser.add_argument("--threads", type=int, help="threads for the model on a CPU (default: by the model's size)")
     parser.add_argument("--log-level", default="INFO", type=str.upper, choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     return parser
@@ -81,14 +92,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(arguments: argparse.Namespace) -> int:
     from sage.common.logs import configure_logging
+    from sagellm_core.api_keys import read_keys
 
     configure_logging("engine", level=arguments.log_level)
     _check_installed()
     sock = listen(arguments.host, arguments.port)
     with sock:
         config = _engine_config(arguments)
+        keys = read_keys(arguments.api_key, arguments.api_key_file)
         _check_model(config)
-        failure = _run(config, sock)
+        failure = _run(config, sock, keys)
     if failure is None:
         return 0
     raise failure if isinstance(failure, SageError) else SageError("The engine did not start", cause=str(failure))
@@ -141,7 +154,7 @@ def _check_model(config: LLMEngineConfig) -> None:
     read_model_config(locate_model(config.model_path))
 
 
-def _run(config: LLMEngineConfig, sock: socket.socket) -> Exception | None:
+def _run(config: LLMEngineConfig, sock: socket.socket, keys: list[str]) -> Exception | None:
     """Serve until told to stop; why the model did not load, if it did not."""
     import logging
 
@@ -150,7 +163,9 @@ def _run(config: LLMEngineConfig, sock: socket.socket) -> Exception | None:
     from sagellm_core.server.service import EngineService
 
     service = EngineService(config)
-    server = DrainingServer(server_config(create_app(config, service), DRAIN_SECONDS), service, DRAIN_SECONDS)
+    server = DrainingServer(
+        server_config(create_app(config, service, api_keys=keys), DRAIN_SECONDS), service, DRAIN_SECONDS
+    )
     service.on_failure = lambda _: setattr(server, "should_exit", True)
     host, port = sock.getsockname()[:2]
     logging.getLogger("sagellm_core.server").info("http://%s:%s serves %s; loading", host, port, service.model_id)

@@ -151,7 +151,8 @@ def test_the_seeds_two_curl_bodies(server: Server) -> None:
 
 def test_token_ids_and_several_prompts(server: Server) -> None:
     ids = server.post("/v1/completions", prompt=[1, 5, 9], max_tokens=2, ignore_eos=True).json()
-    assert ids["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    assert ids["usage"] == {**usage, "prompt_tokens_details": {"cached_tokens": 0}}
     both = server.post("/v1/completions", prompt=["one", "two"], max_tokens=2, n=2, ignore_eos=True).json()
     assert [choice["index"] for choice in both["choices"]] == [0, 1, 2, 3]
     assert both["choices"][0]["text"] == both["choices"][1]["text"]
@@ -222,14 +223,14 @@ def test_health_answers_while_the_engine_is_busy(server: Server) -> None:
     [
         ({}, "prompt", "Field required"),
         ({"prompt": "x", "temperature": -1}, "temperature", "greater than or equal to 0"),
-        ({"prompt": "x", "max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
+        ({"prompt": "x", "max_tokens": -1}, "max_tokens", "greater than or equal to 0"),
         ({"prompt": "x", "stop": ["a"] * 17}, "stop", "at most 16"),
         ({"prompt": ""}, "prompt", "empty"),
         ({"prompt": [999_999]}, "prompt", "outside the vocabulary"),
         ({"prompt": "word " * 3000}, "prompt", "context is 1024 tokens"),
-        ({"prompt": "x", "num_beams": 4}, "strategy", "it has greedy and sampling"),
-        ({"prompt": "x", "echo": True}, "echo", "does not support echo"),
         ({"prompt": "x", "suffix": "y"}, "suffix", "does not support suffix"),
+        ({"prompt": "x", "n": 3, "best_of": 2}, "best_of", "at least n (3)"),
+        ({"prompt": "x", "logit_bias": {"5": 101}}, "logit_bias", "from -100 to 100"),
         ({"prompt": {"a": 1}}, "prompt", "must be a text, a list of"),
     ],
 )
@@ -256,7 +257,7 @@ def test_bodies_that_are_not_an_object(data: bytes, server: Server) -> None:
 def test_other_wrong_requests_have_the_same_shape(server: Server) -> None:
     assert server.http.get("/nope").json()["error"]["type"] == "not_found_error"
     assert server.http.get("/v1/completions").status_code == 405
-    tools = [{"type": "function", "function": {"name": "f"}}]
+    tools = [{"type": "custom", "custom": {"name": "f"}}]
     refused = server.post("/v1/chat/completions", messages=[{"role": "user", "content": "x"}], tools=tools)
     assert refused.json()["error"]["code"] == "not_implemented"
     large = server.http.post("/v1/completions", content=b" " * (17 << 20))
@@ -370,7 +371,7 @@ def test_a_taken_port_is_said_with_its_holder(server: Server, tmp_path: Path) ->
     [
         (("--model", "/no/such/model"), "No model '/no/such/model' on this machine"),
         (("--max-batch-size", "0"), "--max-batch-size is wrong"),
-        (("--backend", "abacus"), "no backend 'abacus'; known: cpu, cuda"),
+        (("--backend", "abacus"), "no backend 'abacus'; known: ascend, cpu, cuda"),
     ],
 )
 def test_a_wrong_start_is_one_clear_message(

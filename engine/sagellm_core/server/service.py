@@ -1,4 +1,4 @@
-"""The engine behind the routes: loads in the background, counts what happens, runs several choices at once."""
+"""The engine behind the routes: loads in the background, counts what happens, runs several prompts at once."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from sagellm_core.config import LLMEngineConfig
-from sagellm_core.errors import EngineError
+from sagellm_core.errors import EngineError, not_implemented
 from sagellm_core.llm_engine import LLMEngine
 from sagellm_core.models.locate import BUILTIN_NAMES, DEFAULT_MODEL
+from sagellm_core.server.chunks import Numbered
+from sagellm_core.server.health import Pulse
 from sagellm_core.server.metrics import ServerMetrics
+from sagellm_core.server.retry import DrainRate
+from sagellm_core.server.shapes import Echo
+from sagellm_core.server.spread import gathered, numbered, spread
 from sagellm_protocol.errors import ErrorCode
 from sagellm_protocol.messages import Request, Response, StreamEvent
 
 _LOG = logging.getLogger("sagellm_core.server")
+_Queue = asyncio.Queue[tuple[int, int, StreamEvent | BaseException]]
 
 
 class EngineService:
@@ -24,7 +30,9 @@ class EngineService:
     def __init__(self, config: LLMEngineConfig) -> None:
         self.config = config
         self.engine = LLMEngine(config)
-        self.metrics = ServerMetrics(self.engine)
+        self.metrics = ServerMetrics(self.engine, self.model_id)
+        self.pulse = Pulse(self.engine)
+        self.drain = DrainRate()
         self.failure: Exception | None = None
         self.on_failure: Callable[[Exception], None] | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -52,17 +60,23 @@ class EngineService:
 
     async def health(self) -> tuple[int, dict[str, object]]:
         """HTTP status and body of /health."""
+        status, reason = 200, ""
         if self.failure is not None:
-            return 503, {"status": "unhealthy", "reason": str(self.failure), "model": self.model_id}
-        if self._loading is None or self.loading:
+            status, reason = 503, str(self.failure)
+        elif self._loading is None or self.loading:
             return 503, {"status": "starting", "reason": "the model is loading", "model": self.model_id}
-        if not await self.engine.health_check():
-            return 503, {"status": "unhealthy", "reason": "the engine does not run", "model": self.model_id}
-        return 200, {"status": "ok", "model": self.model_id}
+        elif not await self.engine.health_check():
+            status, reason = 503, "the engine does not run"
+        else:
+            reason = await self.pulse.fault() or ""
+            status = 503 if reason else 200
+        if status == 200:
+            return 200, {"status": "ok", "model": self.model_id}
+        return status, {"status": "unhealthy", "reason": reason, "model": self.model_id}
 
     async def events(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
         """One request's events, counted however it ends."""
-        self._refuse_while_loading()
+        self.refuse_while_loading()
         end: StreamEvent | None = None
         started = False
         try:
@@ -77,56 +91,94 @@ class EngineService:
                 self.metrics.finished(end.finish_reason, end.metrics, len(end.output_tokens))
             else:
                 self.metrics.finished("cancelled" if started else "error", None, 0)
+            if started:
+                self.drain.departed()
 
     async def answers(self, requests: Sequence[Request]) -> list[Response]:
-        """All choices of one HTTP request, side by side. Raises EngineError when one fails; the others then end."""
+        """The answers to all prompts of one HTTP request, side by side.
+
+        Raises EngineError when one fails; the others then end.
+        """
+        copies = [spread(request) for request in requests]
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._answer(request)) for request in requests]
+                tasks = [[group.create_task(self._answer(copy)) for copy in each] for each in copies]
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
-        return [task.result() for task in tasks]
+        return [gathered([task.result() for task in each]) for each in tasks]
 
-    async def merged(self, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, StreamEvent], None]:
-        """Events of all choices as they come, each with its choice's index. Raises EngineError when one is refused."""
-        if len(requests) == 1:
+    async def batches(self, requests: Sequence[Request]) -> AsyncGenerator[Sequence[Numbered], None]:
+        """Events of all prompts as they come, each with its prompt's number; what is there together comes together.
+
+        Raises EngineError when one is refused.
+        """
+        copies = [(i, j, copy) for i, request in enumerate(requests) for j, copy in enumerate(spread(request))]
+        if len(copies) == 1:
             async with aclosing(self.events(requests[0])) as events:
                 async for event in events:
-                    yield 0, event
+                    yield ((0, event),)
             return
-        queue: asyncio.Queue[tuple[int, StreamEvent | BaseException]] = asyncio.Queue()
-        tasks = [asyncio.create_task(self._pump(index, request, queue)) for index, request in enumerate(requests)]
-        open_choices = len(tasks)
+        queue: _Queue = asyncio.Queue()
+        tasks = [asyncio.create_task(self._pump(*copy, queue)) for copy in copies]
+        still_open = len(tasks)
         try:
-            while open_choices:
-                index, item = await queue.get()
-                if isinstance(item, BaseException):
-                    raise item
-                open_choices -= item.event == "end"
-                yield index, item
+            while still_open:
+                batch: list[Numbered] = []
+                for number, index, item in await _drained(queue):
+                    if isinstance(item, BaseException):
+                        raise item
+                    still_open -= item.event == "end"
+                    shown = numbered(item, index)
+                    if shown is not None:
+                        batch.append((number, shown))
+                yield batch
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _pump(
-        self, index: int, request: Request, queue: asyncio.Queue[tuple[int, StreamEvent | BaseException]]
-    ) -> None:
+    def addressed(self, request: Request) -> Request:
+        """The request with the LoRA adapter that its model names, if it does."""
+        if request.model not in self.config.lora_adapters:
+            return request
+        return request.model_copy(update={"adapter": request.model})
+
+    async def embed(self, inputs: Sequence[str | list[int]], dimensions: int | None) -> tuple[list[list[float]], int]:
+        """A vector for each input, and the number of tokens read. Raises EngineError."""
+        self.refuse_while_loading()
+        if dimensions is not None:
+            raise not_implemented(
+                "this engine gives vectors of the model's own size; leave dimensions out", "dimensions"
+            )
+        raise not_implemented("this engine gives no vectors yet", "input")
+
+    async def echoes(self, requests: Sequence[Request]) -> list[Echo]:
+        """What an answer that begins with its prompt needs of each. Raises EngineError."""
+        self.refuse_while_loading()
+        found = []
+        for request in requests:
+            ids = await self.engine.tokenize(request)
+            text = request.prompt if isinstance(request.prompt, str) else self.engine.detokenize(ids)
+            found.append(Echo(text, self.engine.detokenize(ids[:1]) if ids else ""))
+        return found
+
+    async def _pump(self, number: int, index: int, request: Request, queue: _Queue) -> None:
         try:
             async with aclosing(self.events(request)) as events:
                 async for event in events:
-                    queue.put_nowait((index, event))
+                    queue.put_nowait((number, index, event))
         except Exception as error:  # whatever it is, the reader of the queue must not wait for ever
-            queue.put_nowait((index, error))
+            queue.put_nowait((number, index, error))
 
     async def _answer(self, request: Request) -> Response:
-        self._refuse_while_loading()
+        self.refuse_while_loading()
         try:
             response = await self.engine.complete(request)
         except BaseException as error:
             self.metrics.finished("error" if isinstance(error, EngineError) else "cancelled", None, 0)
             raise
         self.metrics.finished(response.finish_reason, response.metrics, len(response.output_tokens))
+        self.drain.departed()
         return response
 
     async def _load(self) -> None:
@@ -147,9 +199,18 @@ class EngineService:
                 DEFAULT_MODEL,
             )
 
-    def _refuse_while_loading(self) -> None:
+    def refuse_while_loading(self) -> None:
+        """Raise EngineError (unavailable) until the model is there."""
         if self._loading is None or not self._loading.done():
             raise EngineError(ErrorCode.UNAVAILABLE, "the model is loading; try again in a moment")
+
+
+async def _drained(queue: _Queue) -> list[tuple[int, int, StreamEvent | BaseException]]:
+    """All that a queue holds, at least one."""
+    items = [await queue.get()]
+    while not queue.empty():
+        items.append(queue.get_nowait())
+    return items
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

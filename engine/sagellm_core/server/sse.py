@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from collections.abc import AsyncGenerator, Sequence
+from time import monotonic
 
-import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from sagellm_core.errors import EngineError
-from sagellm_core.server.shapes import Answer, engine_error
-from sagellm_protocol.messages import StreamEvent
+from sagellm_core.server.chunks import Chunks, Numbered
 
-encode = msgspec.json.Encoder().encode
-_DONE = b"data: [DONE]\n\n"
+SLOW_SECONDS = 60.0
+"""How long a client may leave what was sent unread; then its requests are over."""
+
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
-Events = AsyncGenerator[tuple[int, StreamEvent], None]
-
-
-def frame(body: dict[str, Any]) -> bytes:
-    """One event."""
-    return b"data: " + encode(body) + b"\n\n"
+Batches = AsyncGenerator[Sequence[Numbered], None]
 
 
 async def disconnected(receive: Receive) -> None:
@@ -33,80 +27,71 @@ async def disconnected(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """A streamed answer. A failure on the way is an `{"error": …}` event, and then no `[DONE]`."""
+    """A streamed answer: one write for all that a step of the engine brought.
+
+    A failure on the way is an `{"error": …}` event, and then no `[DONE]`.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: Events, first: tuple[int, StreamEvent], answer: Answer, usage: bool, n: int) -> None:
+    def __init__(
+        self, batches: Batches, first: Sequence[Numbered], chunks: Chunks, slow_seconds: float = SLOW_SECONDS
+    ) -> None:
         super().__init__(headers=_HEADERS)
         del self.headers["content-length"]
-        self._events = events
+        self._batches = batches
         self._first = first
-        self._answer = answer
-        self._usage = usage
-        self._n = n
-        self._opened: set[int] = set()
-        self._prompt_tokens = 0
-        self._completion_tokens = 0
+        self._chunks = chunks
+        self._slow_seconds = slow_seconds
+        self._sending_since: float | None = None
 
     @classmethod
-    async def open(cls, events: Events, answer: Answer, usage: bool, n: int) -> EventStream:
-        """Wait for the first event, so that a refusal is still an HTTP status. Raises EngineError."""
-        return cls(events, await anext(events), answer, usage, n)
+    async def open(cls, batches: Batches, chunks: Chunks, slow_seconds: float = SLOW_SECONDS) -> EventStream:
+        """Wait for the first events, so that a refusal is still an HTTP status. Raises EngineError."""
+        return cls(batches, await anext(batches), chunks, slow_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the end or until the client is gone, whichever is first; then the requests are over too."""
+        """Send until the end, until the client is gone, or until it reads no more; then the requests are over too."""
         sending = asyncio.create_task(self._send(send))
         gone = asyncio.create_task(disconnected(receive))
         try:
-            await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
+            done: set[asyncio.Task[None]] = set()
+            while not done and not self._unread:
+                done, _ = await asyncio.wait(
+                    (sending, gone), timeout=self._slow_seconds / 4, return_when=asyncio.FIRST_COMPLETED
+                )
             if sending.done():
                 sending.result()
         finally:
             gone.cancel()
             sending.cancel()
             await asyncio.gather(sending, gone, return_exceptions=True)
-            await self._events.aclose()
+            await self._batches.aclose()
+
+    @property
+    def _unread(self) -> bool:
+        """Whether the client has left what was sent unread for too long."""
+        since = self._sending_since
+        return since is not None and monotonic() - since > self._slow_seconds
 
     async def _send(self, send: Send) -> None:
+        chunks = self._chunks
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async for data in self._frames():
-            await send({"type": "http.response.body", "body": data, "more_body": True})
+        try:
+            await self._write(send, chunks.of(self._first))
+            async for batch in self._batches:
+                await self._write(send, chunks.of(batch))
+                if chunks.failed:
+                    break
+        except EngineError as error:
+            await self._write(send, chunks.failure(error))
+        if not chunks.failed:
+            await self._write(send, chunks.last())
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _frames(self) -> AsyncIterator[bytes]:
-        for data in self._frames_of(*self._first):
-            yield data
-        try:
-            async for index, event in self._events:
-                for data in self._frames_of(index, event):
-                    yield data
-                if event.error is not None:
-                    return
-        except EngineError as error:
-            yield frame(engine_error(error)[1])
+    async def _write(self, send: Send, data: bytes) -> None:
+        if not data:
             return
-        if self._usage:
-            yield frame(self._answer.usage_chunk(self._prompt_tokens, self._completion_tokens))
-        yield _DONE
-
-    def _frames_of(self, index: int, event: StreamEvent) -> list[bytes]:
-        if event.event == "start":
-            self._prompt_tokens += event.prompt_tokens if index % self._n == 0 else 0
-            return []
-        if event.error is not None:
-            return [frame(engine_error(EngineError.from_protocol(event.error))[1])]
-        frames = self._opening(index)
-        if event.event == "end":
-            frames.append(frame(self._answer.closing(index, event.finish_reason or "stop")))
-        else:
-            self._completion_tokens += len(event.chunk_tokens)
-            if event.chunk or event.logprobs:
-                frames.append(frame(self._answer.chunk(index, event)))
-        return frames
-
-    def _opening(self, index: int) -> list[bytes]:
-        """The first chunk of a choice, with its first token: until then a gateway may still try another engine."""
-        opening = None if index in self._opened else self._answer.opening(index)
-        self._opened.add(index)
-        return [] if opening is None else [frame(opening)]
+        self._sending_since = monotonic()
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+        self._sending_since = None

@@ -88,6 +88,7 @@ class ToolParser:
         self._single = single
         self._out: list[Piece] = []
         self._held = ""
+        self._lead = ""
         self._call: CallScanner | None = None
         self._value: ValueScanner | None = None
         self._opened = False
@@ -112,7 +113,9 @@ class ToolParser:
     def finish(self) -> list[Piece]:
         """What is left when the answer is over. A call cut in the middle stays a call, with the arguments there are."""
         if self._call is not None and not self._opened:
-            self._text(self._held + self._call.raw)
+            self._text(self._lead + self._call.raw)
+        elif self._state in (self._after_tag, self._in_name):
+            self._text(self._lead + self._name)
         elif not self.called or (self._held.strip() and self._state != self._between):
             self._text(self._held)
         self._held, self._call = "", None
@@ -126,7 +129,7 @@ class ToolParser:
         while held:
             rest = held.lstrip()
             if rest == self._tag:
-                self._held, self._state = "", self._after_tag
+                self._lead, self._held, self._state = held, "", self._after_tag
                 return
             if self._tag.startswith(rest) and len(held) <= len(self._tag) + _LONGEST_HELD_SPACE:
                 break
@@ -136,19 +139,21 @@ class ToolParser:
 
     def _after_tag(self, char: str) -> None:
         if char in _SPACE:
-            return
-        if char == "{":
+            self._lead += char
+        elif char == "{":
             self._begin()
             self._in_call(char)
         elif self._form is ToolFormat.MISTRAL and char == "[":
             self._array = True
+            self._lead += char
             self._state = self._between
         elif self._form is ToolFormat.MISTRAL:
             self._name = char
             self._state = self._in_name
         else:
-            self._text(self._tag + char)
+            self._text(self._lead)
             self._state = self._in_text
+            self._state(char)
 
     def _first(self, char: str) -> None:
         """Llama 3: the first character that is no space decides."""
@@ -158,7 +163,7 @@ class ToolParser:
         if rest == tag:
             self._held = ""
         elif char == "{" and rest == "{":
-            self._held = held[:-1]
+            self._lead, self._held = held[:-1], ""
             self._begin()
             self._in_call(char)
         elif tag.startswith(rest):
@@ -191,14 +196,13 @@ class ToolParser:
             call.broken = True
         if self._opened:
             self._arguments(call.take())
-        if call.broken and not self._opened:
-            tag = self._tag if self._form is ToolFormat.HERMES else ""
+        if (call.broken or call.done) and not self._opened:
             self._call = None
-            self._text(self._held + tag + call.raw)
-            self._held = ""
+            self._text(self._lead + call.raw)
+            self._lead = ""
             self._state = self._in_text if self._tag else self._text
         elif call.done or call.broken:
-            self._call, self._held = None, ""
+            self._call, self._lead = None, ""
             self._state = self._between
 
     def _open(self, name: str) -> bool:
@@ -239,6 +243,7 @@ class ToolParser:
             self._name += char
             return
         self._open(self._name.split("[")[0].strip())
+        self._name = ""
         self._value = ValueScanner()
         self._state = self._in_arguments
         self._in_arguments(char)
