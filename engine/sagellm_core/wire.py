@@ -11,14 +11,13 @@ from struct import Struct as Format
 from typing import Any
 
 import msgspec
+from pydantic import BaseModel
 
 from sagellm_core.errors import EngineError, ModelLoadError
 from sagellm_protocol.errors import ErrorCode
-from sagellm_protocol.sampling import SamplingParams
 
 _SIZES = Format("<IQ")
-MAX_HEAD = 256 << 20
-MAX_BODY = 8 << 30
+MAX_FRAME = 8 << 30
 
 
 class Fault(msgspec.Struct, frozen=True, tag=True):
@@ -45,14 +44,14 @@ class Fault(msgspec.Struct, frozen=True, tag=True):
 
 
 def _lower(value: Any) -> Any:
-    if isinstance(value, SamplingParams):
+    if isinstance(value, BaseModel):
         return value.model_dump(exclude_unset=True)
     raise NotImplementedError(f"{type(value).__name__} does not cross processes")
 
 
 def _raise(kind: type, value: Any) -> Any:
-    if kind is SamplingParams:
-        return SamplingParams.model_validate(value)
+    if issubclass(kind, BaseModel):
+        return kind.model_validate(value)
     if kind is object:
         return value
     raise NotImplementedError(f"{kind.__name__} does not cross processes")
@@ -62,7 +61,7 @@ _ENCODER = msgspec.msgpack.Encoder(enc_hook=_lower)
 
 
 def encode(message: Any) -> bytes:
-    """msgpack of a message: structs, dataclasses, plain values, sampling parameters."""
+    """msgpack of a message: structs, dataclasses, plain values, and the protocol's models."""
     return _ENCODER.encode(message)
 
 
@@ -72,10 +71,14 @@ def decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
 
 
 class Connection:
-    """Frames over a stream socket; one thread may send and another receive."""
+    """Frames over a stream socket; one thread may send and another receive.
+
+    `limit` bounds what head and body of a frame may each have: nobody makes us reserve more memory.
+    """
 
     def __init__(self, sock: socket.socket, kind: Any) -> None:
         self.sock = sock
+        self.limit = MAX_FRAME
         self._decoder = decoder(kind)
 
     def fileno(self) -> int:
@@ -93,7 +96,7 @@ class Connection:
     def receive(self) -> tuple[Any, bytearray]:
         """The next frame. Raises EOFError when the other side closed, ConnectionError on nonsense."""
         head_size, body_size = _SIZES.unpack(self._exactly(_SIZES.size))
-        if head_size > MAX_HEAD or body_size > MAX_BODY:
+        if max(head_size, body_size) > self.limit:
             raise ConnectionError(f"a frame of {head_size} + {body_size} bytes is not one of ours")
         head = self._exactly(head_size)
         try:

@@ -26,8 +26,13 @@ class WorkerInfo:
     kv_layout: str = ""
 
 
+NOT_LOADED = WorkerInfo(0, 0, 0, "", {})
+
+
 class Executor(Protocol):
-    """Runs plans in order; used from one thread."""
+    """Runs plans in order; used from one thread. `info` is what `start` returned."""
+
+    info: WorkerInfo
 
     def start(self) -> WorkerInfo:
         """Load the model on every worker; what they offer together."""

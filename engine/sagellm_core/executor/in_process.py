@@ -8,7 +8,7 @@ from pathlib import Path
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
 from sagellm_core.errors import EngineError
-from sagellm_core.executor.base import WorkerInfo
+from sagellm_core.executor.base import NOT_LOADED, WorkerInfo
 from sagellm_core.models.config import ModelConfig
 from sagellm_core.worker.worker import Worker
 
@@ -17,10 +17,12 @@ class InProcessExecutor:
     """The executor of a single device."""
 
     def __init__(self, config: LLMEngineConfig, model: ModelConfig, folder: Path, max_model_len: int) -> None:
+        self.info = NOT_LOADED
         self._worker = Worker(config, model, folder, max_model_len)
 
     def start(self) -> WorkerInfo:
-        return self._worker.load()
+        self.info = self._worker.load()
+        return self.info
 
     def watch(self, on_lost: Callable[[EngineError], None]) -> None:
         """Nothing to watch: what ends this worker ends the caller."""

@@ -21,7 +21,7 @@ from typing import Any
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
 from sagellm_core.errors import EngineError, invalid
-from sagellm_core.executor.base import WorkerInfo
+from sagellm_core.executor.base import NOT_LOADED, WorkerInfo
 from sagellm_core.executor.messages import Answer, Done, Load, Loaded, ReadBlocks, Step, Stop, WriteBlocks
 from sagellm_core.executor.process import ChildProcess
 from sagellm_core.wire import Fault, encode
@@ -51,6 +51,7 @@ class MultiProcessExecutor:
         self.folder = folder
         self.max_model_len = max_model_len
         self.world_size = config.tensor_parallel_size * config.pipeline_parallel_size
+        self.info = NOT_LOADED
         self.comm = CommStats()
         self.ranks: list[ChildProcess] = []
         self._place: Path | None = None
@@ -72,7 +73,7 @@ class MultiProcessExecutor:
                     f"rank {rank}",
                     self._place / f"rank-{rank}.log",
                     Answer,
-                    env=_thread_share(self.config, self.world_size),
+                    env=thread_share(self.config, self.world_size),
                 )
                 self.ranks.append(child)
                 meeting = str(self._place / "meeting")
@@ -88,7 +89,8 @@ class MultiProcessExecutor:
         except BaseException:
             self._end()
             raise
-        return _together([answer.info for answer in answers if isinstance(answer, Loaded)], self.config)
+        self.info = _together([answer.info for answer in answers if isinstance(answer, Loaded)], self.config)
+        return self.info
 
     def watch(self, on_lost: Callable[[EngineError], None]) -> None:
         def tell(child: ChildProcess) -> None:
@@ -218,7 +220,7 @@ def _rank_config(config: LLMEngineConfig, rank: int, world_size: int) -> LLMEngi
     return config.model_copy(update={"device_ids": [ids[rank] if ids else rank]})
 
 
-def _thread_share(config: LLMEngineConfig, world_size: int) -> dict[str, str]:
+def thread_share(config: LLMEngineConfig, world_size: int) -> dict[str, str]:
     """Every rank's share of the cores, unless someone said how many threads to take."""
     if config.num_threads is not None or "OMP_NUM_THREADS" in os.environ:
         return {}

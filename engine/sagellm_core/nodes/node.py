@@ -1,0 +1,261 @@
+"""One node of a runtime: an engine core that computes prompts for others, runs requests, or both.
+
+    python -m sagellm_core.nodes.node CONTROL LIFE                 started by a runtime of this host
+    python -m sagellm_core.nodes.node --listen HOST:PORT           serves one runtime of another host after the other
+
+A listening node takes its token from the environment variable SAGE_NODE_TOKEN and refuses a runtime with another one.
+Tokens and blocks travel in the clear: between hosts, use a network that you trust.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any
+
+from sagellm_core.config import LLMEngineConfig
+from sagellm_core.engine_core.core import EngineCore, start_thread
+from sagellm_core.engine_core.messages import Submission, Update
+from sagellm_core.errors import EngineError
+from sagellm_core.executor.rank import watch_life
+from sagellm_core.kv_transfer import Arrival, KVAddress, KVForm, KVReceiver, KVTransferChannel
+from sagellm_core.llm_engine import new_core
+from sagellm_core.models.bundle import ModelBundle, open_bundle
+from sagellm_core.nodes.decode import DecodeEngine
+from sagellm_core.nodes.messages import (
+    Cancel,
+    Down,
+    Enter,
+    Expect,
+    Halt,
+    Job,
+    News,
+    NodeOrder,
+    Prefill,
+    Proceed,
+    Report,
+    Setup,
+    Up,
+)
+from sagellm_core.nodes.prefill import PrefillEngine
+from sagellm_core.text.output import OutputText
+from sagellm_core.wire import Connection, Fault
+from sagellm_protocol.errors import ErrorCode
+
+TOKEN_VARIABLE = "SAGE_NODE_TOKEN"  # noqa: S105 - the name of a variable, not a token
+_REPORT_EVERY_S = 0.2
+
+
+class Node:
+    """Serves the runtime at the other end of a connection."""
+
+    def __init__(self, control: Connection, token: str | None = None) -> None:
+        self._control = control
+        self._token = token
+        self._outbox: SimpleQueue[Any] = SimpleQueue()
+        self._stopped = threading.Event()
+        self._bundle: ModelBundle | None = None
+        self._core: EngineCore | None = None
+        self._prefill: PrefillEngine | None = None
+        self._decode: DecodeEngine | None = None
+        self._receiver: KVReceiver | None = None
+
+    def run(self) -> None:
+        """Until the runtime says `Halt` or closes the connection."""
+        try:
+            setup, _ = self._control.receive()
+            self._check(setup)
+            self._start(setup)
+        except EngineError as error:
+            self._control.send(Fault.of(error))
+            return
+        writer = threading.Thread(target=self._write, name="sage-node-out", daemon=True)
+        writer.start()
+        try:
+            while True:
+                order, _ = self._control.receive()
+                if isinstance(order, Halt):
+                    break
+                self._obey(order)
+        except (EOFError, OSError):
+            pass
+        self._stop()
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def _check(self, setup: Any) -> None:
+        if not isinstance(setup, Setup):
+            raise EngineError(ErrorCode.INVALID_ARGUMENT, "the first order to a node is Setup")
+        if self._token is not None and not hmac.compare_digest(setup.token.encode(), self._token.encode()):
+            raise EngineError(ErrorCode.INVALID_ARGUMENT, "the runtime's token is not this node's")
+
+    def _start(self, setup: Setup) -> None:
+        """Load the model and listen for blocks. Raises EngineError."""
+        config = LLMEngineConfig.model_validate(setup.config)
+        bundle = self._bundle = open_bundle(config)
+        core = self._core = new_core(bundle, self._deliver, self._after_step)
+        ready: SimpleQueue[BaseException | None] = SimpleQueue()
+        start_thread(core, ready.put, self._ended)
+        error = ready.get()
+        if error is not None:
+            raise error if isinstance(error, EngineError) else Fault.of(error).error()
+        info = core.executor.info
+        size = config.kv_cache_block_size
+        form = KVForm(info.kv_layout, size, info.bytes_per_token * size)
+
+        def new_channel(
+            address: KVAddress, on_free: Callable[[str], None], on_broken: Callable[[EngineError], None]
+        ) -> KVTransferChannel:
+            return KVTransferChannel(
+                address, form, setup.token, transport=setup.transport, on_free=on_free, on_broken=on_broken
+            )
+
+        self._decode = DecodeEngine(core, form, self._submission, self._outbox.put)
+        self._prefill = PrefillEngine(core, form, new_channel, self._outbox.put)
+        self._receiver = KVReceiver(form, setup.token, self._on_arrival, host=setup.host)
+        capacity = min(info.num_blocks * size, bundle.max_model_len)
+        self._control.send(Up(self._receiver.address, capacity, bundle.max_model_len, core.stats))
+
+    def _stop(self) -> None:
+        assert self._core is not None
+        assert self._prefill is not None
+        assert self._receiver is not None
+        self._receiver.close()
+        self._prefill.close()
+        self._core.stop()
+        self._stopped.wait(10)
+
+    def _ended(self) -> None:
+        """The step loop is over: on order, or because the engine cannot go on."""
+        self._stopped.set()
+        failure = self._core.failure if self._core is not None else None
+        if failure is not None:
+            self._outbox.put(Down(Fault.of(failure)))
+
+    # -- orders -------------------------------------------------------------------------------------------------
+
+    def _obey(self, order: Any) -> None:
+        core, prefill, decode = self._core, self._prefill, self._decode
+        assert core is not None
+        assert prefill is not None
+        assert decode is not None
+        if isinstance(order, Enter):
+            core.call(lambda: decode.enter(order.job))
+        elif isinstance(order, Expect):
+            core.call(lambda: decode.expect(order.job))
+        elif isinstance(order, Proceed):
+            core.call(lambda: decode.proceed(order.id))
+        elif isinstance(order, Prefill):
+            core.call(lambda: prefill.begin(order))
+        elif isinstance(order, Cancel):
+            core.call(lambda: self._cancel(order.id))
+
+    def _cancel(self, job_id: str) -> None:
+        assert self._core is not None
+        assert self._prefill is not None
+        assert self._decode is not None
+        self._prefill.cancel(job_id)
+        if not self._decode.cancel(job_id):
+            self._core.cancel(job_id)
+
+    def _submission(self, job: Job) -> Submission:
+        assert self._bundle is not None
+        tokenizer = self._bundle.tokenizer
+
+        def new_text() -> OutputText:
+            text = OutputText(tokenizer, job.prompt, job.sampling)
+            for token in job.output:  # its text is out already
+                text.push(token, last=None)
+            return text
+
+        return Submission(
+            job.id,
+            job.prompt,
+            job.sampling,
+            new_text=new_text,
+            stop_ids=frozenset(job.stop_ids),
+            priority=job.priority,
+            max_total=job.max_total,
+            deadline=None if job.seconds_left is None else monotonic() + job.seconds_left,
+            adapter=job.adapter,
+            pooling=job.pooling,
+            output=job.output,
+        )
+
+    # -- on the step thread -------------------------------------------------------------------------------------
+
+    def _deliver(self, updates: list[Update]) -> None:
+        if self._prefill is not None and self._decode is not None:
+            updates = self._prefill.take_updates(updates)
+            self._decode.after_step()
+        if updates:
+            self._outbox.put(News(updates))
+
+    def _after_step(self) -> None:
+        if self._prefill is not None and self._decode is not None:
+            self._prefill.after_step()
+            self._decode.after_step()
+
+    def _on_arrival(self, arrival: Arrival) -> None:
+        assert self._decode is not None
+        self._decode.on_arrival(arrival)
+
+    # -- on the writer's thread ---------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        """Send what the other threads report, and the counters when they changed."""
+        assert self._core is not None
+        sent = replace(self._core.stats)
+        reported = monotonic()
+        try:
+            while True:
+                try:
+                    self._control.send(self._outbox.get(timeout=_REPORT_EVERY_S))
+                except Empty:
+                    pass
+                if monotonic() - reported >= _REPORT_EVERY_S and self._core.stats != sent:
+                    sent, reported = replace(self._core.stats), monotonic()
+                    self._control.send(Report(sent))
+        except OSError:
+            return
+
+
+def _listen(where: str) -> None:
+    """Serve runtimes of other hosts, one at a time."""
+    host, _, port = where.rpartition(":")
+    token = os.environ.get(TOKEN_VARIABLE) or secrets.token_hex(16)
+    with socket.create_server((host or "0.0.0.0", int(port))) as listener:
+        if TOKEN_VARIABLE not in os.environ:
+            print(f"{TOKEN_VARIABLE}={token}", file=sys.stderr, flush=True)
+        print(f"listening on {host}:{listener.getsockname()[1]}", flush=True)
+        while True:
+            sock, _ = listener.accept()
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = Connection(sock, NodeOrder)
+            try:
+                Node(connection, token).run()
+            except (OSError, EOFError) as error:
+                print(f"a connection failed: {error}", file=sys.stderr, flush=True)
+            connection.close()
+
+
+def main(argv: list[str]) -> None:
+    if argv[:1] == ["--listen"] and len(argv) == 2:
+        _listen(argv[1])
+        return
+    control, life = (int(number) for number in argv)
+    watch_life(life)
+    Node(Connection(socket.socket(fileno=control), NodeOrder)).run()
+    os._exit(0)  # the step thread may be in a step that nobody waits for any more
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
