@@ -139,7 +139,7 @@ class CapturedStep:
     """What a replayed step left on the device, in batch order; the next replay overwrites the tensors.
 
     `hidden` (sequences, hidden size), `logits` (sequences, vocabulary), `greedy`: the token of the largest logit, -1
-    where there is a NaN, already on the host.
+    where that is no finite number, already on the host.
     """
 
     hidden: torch.Tensor

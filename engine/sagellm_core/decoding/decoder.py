@@ -105,6 +105,20 @@ class StepDecoder:
                 self._put(found.seq_ids[at], outcome, output)
         return output
 
+    def take(self, plan: SchedulerOutput, likeliest: list[int]) -> StepOutput | None:
+        """What a step gave that brought one token a sequence, the likeliest next ones being known (-1: no usable one).
+
+        None where a sequence wants more than its likeliest token.
+        """
+        states = [self.states[seq_id] for seq_id in plan.seq_ids]
+        if not all(state.plain for state in states):
+            return None
+        for state, token in zip(states, likeliest, strict=True):
+            if token >= 0:
+                state.accept(token)
+        tokens = zip(plan.seq_ids, likeliest, strict=True)
+        return StepOutput(plan.step, {seq_id: [SampledToken(token)] for seq_id, token in tokens})
+
     def _put(self, seq_id: str, outcome: Outcome, output: StepOutput) -> None:
         if isinstance(outcome, Candidates):
             output.candidates[seq_id] = outcome

@@ -138,6 +138,12 @@ class SequenceState:
         """Whether the model's logits are changed before the next token is chosen."""
         return self.reshaped or self.num_output < self.params.min_tokens
 
+    @property
+    def plain(self) -> bool:
+        """Whether the likeliest token is all that is wanted of a step."""
+        greedy = self.strategy is DecodingStrategy.GREEDY and self.params.logprobs is None
+        return greedy and not self.watched and not self.adjusted
+
     def accept(self, token: int) -> None:
         """Take in a token that was chosen."""
         self.num_output += 1

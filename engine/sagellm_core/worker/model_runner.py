@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sagellm_core.backends.base import Backend
+from sagellm_core.backends.base import Backend, CapturedStep, StepCapture
 from sagellm_core.comm import ALONE, Place
 from sagellm_core.decoding.decoder import StepDecoder
 from sagellm_core.decoding.grammar import GrammarCompiler
@@ -31,10 +31,17 @@ class ModelRunner:
         self.model = model
         self.device = backend.device
         self.attention = backend.attention(config, block_size)
-        shape = (2, num_blocks, block_size, model.num_kv_heads, config.head_dim)
+        shape = (2, num_blocks + backend.spare_blocks, block_size, model.num_kv_heads, config.head_dim)
         self.caches = [backend.new_cache(shape, model.dtype) for _ in range(model.num_layers)]
         self.blocks = BlockStore(self.caches)
         self.decoder = StepDecoder(grammars, answers=place.answers)
+        self._backend = backend
+        self._recorded: StepCapture | None = None
+
+    def capture(self, max_batch: int, max_model_len: int) -> None:
+        """Let the backend record decode steps, where the whole model is here. Called after a first step."""
+        if self.place.alone:
+            self._recorded = self._backend.capture(self.model, self.attention, self.caches, max_batch, max_model_len)
 
     @torch.inference_mode()
     def run(self, plan: SchedulerOutput) -> StepOutput:
@@ -42,11 +49,25 @@ class ModelRunner:
         if plan.copies:
             self.blocks.copy(plan.copies)
         self.decoder.begin(plan)
+        recorded = self._recorded.run(plan) if self._recorded is not None and not plan.num_drafts else None
+        if recorded is not None:
+            return self._decode(plan, recorded)
         hidden = self._forward(plan)
         if not self.place.is_last:
             self.place.stage.send(hidden)
             return StepOutput(plan.step, {})
         return self.decoder.decode(plan, hidden, self.model.logits)
+
+    def _decode(self, plan: SchedulerOutput, recorded: CapturedStep) -> StepOutput:
+        """From a recorded step, whose logits are those of all its rows."""
+        output = self.decoder.take(plan, recorded.greedy)
+        if output is not None:
+            return output
+
+        def logits(hidden: Tensor) -> Tensor:
+            return recorded.logits if hidden is recorded.hidden else self.model.logits(hidden)
+
+        return self.decoder.decode(plan, recorded.hidden, logits)
 
     def _forward(self, plan: SchedulerOutput) -> Tensor:
         meta = self.attention.prepare(plan, self.model.dtype)

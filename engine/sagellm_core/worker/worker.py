@@ -64,6 +64,8 @@ class Worker:
         grammars = grammar_compiler(self.folder, model.vocab_size)
         self._runner = ModelRunner(network, backend, num_blocks, config.kv_cache_block_size, self.place, grammars)
         self._runner.run(_WARM_UP)
+        if not config.lora_adapters:
+            self._runner.capture(config.max_batch_size, self.max_model_len)
         return WorkerInfo(
             num_blocks=num_blocks,
             token_budget=max(backend.token_budget, config.max_batch_size),

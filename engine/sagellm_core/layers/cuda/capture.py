@@ -1,0 +1,53 @@
+"""From a loaded model to its recorded decode steps, tuned to the device by measurement."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sagellm_core.layers.attention import PagedAttention
+from sagellm_core.layers.cuda.attention import TritonPagedAttention
+from sagellm_core.layers.cuda.fused import FusedDecoder
+from sagellm_core.layers.cuda.graphs import RecordedDecode, Recorder, StaticInputs, buckets
+from sagellm_core.layers.cuda.measure import Timer, cuda_timer, fastest
+from sagellm_core.models.base import CausalLM
+
+
+@torch.inference_mode()
+def captured(
+    model: CausalLM,
+    attention: PagedAttention,
+    caches: list[Tensor],
+    max_batch: int,
+    max_model_len: int,
+    recorder: Recorder,
+    overlaps: bool,
+    timer: Timer | None = None,
+) -> RecordedDecode | None:
+    """Record every size of batch. `overlaps`: the device can start a launch before the last one has ended.
+
+    The last block of `caches` is the dummy page. None for an attention that is not ours. Raises RuntimeError when the
+    model does what cannot be recorded.
+    """
+    if not isinstance(attention, TritonPagedAttention):
+        return None
+    sizes = buckets(max_batch)
+    block_size, dummy = attention.block_size, caches[0].shape[1] - 1
+    blocks = -(-max_model_len // block_size)
+    inputs = StaticInputs(sizes[-1], blocks, dummy, block_size, attention.device)
+    steps = RecordedDecode(model, attention, caches, inputs, sizes, max_model_len, recorder)
+    if isinstance(model, FusedDecoder) and overlaps:
+        _choose_overlap(model, steps, timer or cuda_timer(attention.device))
+    steps.record()
+    return steps
+
+
+def _choose_overlap(model: FusedDecoder, steps: RecordedDecode, timer: Timer) -> None:
+    """Overlapping launches or not: whichever replays a step of one sequence faster."""
+
+    def recorded(overlap: bool) -> RecordedDecode:
+        model.pdl = overlap
+        return steps.only(1)
+
+    candidates = {name: recorded(name == "overlap").replay_idle for name in ("in turn", "overlap")}
+    model.pdl = fastest(candidates, timer) == "overlap"

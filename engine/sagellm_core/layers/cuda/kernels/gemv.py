@@ -1,0 +1,205 @@
+"""Products of a few rows with a matrix, where reading the matrix is all the time there is.
+
+What stands before and after the product in a decoder is folded in, because at this size a launch costs as much as the
+work: before it, the RMSNorm of the input or the weighing of attention's splits; after it, scales of an 8-bit matrix,
+bias, SiLU gate, residual. Every program reads the whole input and its own rows of the matrix; the first tile of the
+matrix is on its way before the input is waited for (programmatic dependent launch, `pdl`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from sagellm_core.layers.cuda.kernels.decode import EMPTY, Partials
+
+FEW_ROWS = 16
+"""Most rows that these products take."""
+
+
+@triton.jit
+def _tile(weight, n, k, N, K):
+    """Rows `n`, columns `k` of a matrix (N, K); zeros outside it."""
+    mask = (n < N)[:, None] & (k < K)[None, :]
+    return tl.load(weight + n.to(tl.int64)[:, None] * K + k[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def _weighed(partial, weight, r, k, mask, K, D: tl.constexpr, SPLITS: tl.constexpr):
+    """Columns `k` of rows `r` of what attention's splits amount to, float32."""
+    line = (r[:, None] * (K // D) + (k // D)[None, :]) * SPLITS
+    best = tl.full(mask.shape, EMPTY, tl.float32)
+    total = tl.zeros(mask.shape, tl.float32)
+    acc = tl.zeros(mask.shape, tl.float32)
+    for split in range(SPLITS):
+        log = tl.load(weight + line + split, mask=mask, other=EMPTY)
+        x = tl.load(partial + (line + split) * D + (k % D)[None, :], mask=mask & (log > EMPTY), other=0.0)
+        top = tl.maximum(best, log)
+        fade = tl.exp2(best - top)
+        share = tl.exp2(log - top)
+        acc = acc * fade + x * share
+        total = total * fade + share
+        best = top
+    return acc / tl.where(total > 0, total, 1.0)
+
+
+@triton.jit
+def _product(x, w, ROWS: tl.constexpr):
+    """(ROWS, n) of x (ROWS, k) and w (n, k), float32; on the matrix units from two rows on."""
+    if ROWS == 1:
+        return tl.sum(w.to(tl.float32) * x, axis=1)[None, :]
+    return tl.dot(x, tl.trans(w.to(x.dtype)), input_precision="ieee")
+
+
+@triton.jit
+def _gemv_kernel(  # noqa: C901  the branches are constants: each kernel that is made has one way
+    x,
+    weight,
+    scales,
+    bias,
+    norm,
+    eps,
+    out,
+    partial,
+    logs,
+    rows,
+    N,
+    K,
+    ROWS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    SCALED: tl.constexpr,
+    NORM: tl.constexpr,
+    GATED: tl.constexpr,
+    ADD: tl.constexpr,
+    COMBINE: tl.constexpr,
+    D: tl.constexpr,
+    SPLITS: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    """One program for BLOCK_N outputs of all rows. GATED: outputs `n` and `N + n` of the matrix are gate and up."""
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    r = tl.arange(0, ROWS)
+    lane = tl.arange(0, BLOCK_K)
+    # The norm is a factor a row: it is multiplied in at the end, and its squares are summed on the way.
+    squares = tl.zeros([ROWS], tl.float32)
+    acc = tl.zeros([ROWS, BLOCK_N], tl.float32)
+    gated = tl.zeros([ROWS, BLOCK_N], tl.float32)
+    w = _tile(weight, n, lane, N, K)
+    if GATED:
+        up = _tile(weight + N.to(tl.int64) * K, n, lane, N, K)
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
+    for start in range(0, K, BLOCK_K):
+        k = start + lane
+        mask = (r < rows)[:, None] & (k < K)[None, :]
+        if COMBINE:
+            value = _weighed(partial, logs, r, k, mask, K, D, SPLITS)
+        else:
+            value = tl.load(x + r[:, None] * K + k[None, :], mask=mask, other=0.0).to(tl.float32)
+        if NORM:
+            squares += tl.sum(value * value, axis=1)
+            value *= tl.load(norm + k, mask=k < K, other=0.0).to(tl.float32)[None, :]
+        if ROWS > 1:
+            value = value.to(out.dtype.element_ty)
+        acc += _product(value, w, ROWS)
+        w = _tile(weight, n, k + BLOCK_K, N, K)
+        if GATED:
+            gated += _product(value, up, ROWS)
+            up = _tile(weight + N.to(tl.int64) * K, n, k + BLOCK_K, N, K)
+    if SCALED:
+        acc *= tl.load(scales + n, mask=n < N, other=0.0)[None, :]
+    if NORM:
+        inverse = tl.rsqrt(squares / K + eps)
+        acc *= inverse[:, None]
+    if HAS_BIAS:
+        acc += tl.load(bias + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
+    if GATED:
+        if SCALED:
+            gated *= tl.load(scales + N + n, mask=n < N, other=0.0)[None, :]
+        if NORM:
+            gated *= inverse[:, None]
+        if HAS_BIAS:
+            gated += tl.load(bias + N + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
+        acc = acc * tl.sigmoid(acc) * gated
+    at = out + r.to(tl.int64)[:, None] * N + n[None, :]
+    mask = (r < rows)[:, None] & (n < N)[None, :]
+    if ADD:
+        acc += tl.load(at, mask=mask, other=0.0).to(tl.float32)
+    tl.store(at, acc.to(out.dtype.element_ty), mask=mask)
+
+
+@dataclass(slots=True, frozen=True)
+class GemvTiles:
+    """Shape of a program's work, to be chosen by measurement: outputs, inputs at a time, warps."""
+
+    outputs: int = 8
+    inputs: int = 1024
+    warps: int = 4
+
+    def fit(self, rows: int, columns: int) -> GemvTiles:
+        """The same for a matrix of so many columns; matrix units want at least 16 outputs and shorter pieces."""
+        inputs = min(self.inputs, max(16, triton.next_power_of_2(columns)))
+        if rows == 1:
+            return GemvTiles(self.outputs, inputs, self.warps)
+        return GemvTiles(max(16, self.outputs), min(256, inputs), self.warps)
+
+
+def few_rows(
+    x: Tensor | Partials,
+    weight: Tensor,
+    out: Tensor,
+    *,
+    scales: Tensor | None = None,
+    bias: Tensor | None = None,
+    norm: Tensor | None = None,
+    eps: float = 0.0,
+    gated: bool = False,
+    add: bool = False,
+    tiles: GemvTiles | None = None,
+    pdl: bool = False,
+) -> None:
+    """`out = x @ weight.T` (rows, outputs) with the options below; at most `FEW_ROWS` rows, all tensors contiguous.
+
+    x: (rows, inputs), or the splits of attention, which are weighed first. weight: (outputs, inputs), for `gated` gate
+    over up (2 * outputs, inputs). scales: of an 8-bit weight, float32, one an output. norm, eps: RMSNorm of x first.
+    gated: `silu(gate) * up`. add: onto what `out` holds.
+    """
+    rows, outputs = out.shape
+    inputs = weight.shape[1]
+    split = isinstance(x, Partials)
+    fitted = (tiles or GemvTiles()).fit(rows, inputs)
+    _gemv_kernel[(triton.cdiv(outputs, fitted.outputs),)](
+        out if isinstance(x, Partials) else x,
+        weight,
+        out if scales is None else scales,
+        out if bias is None else bias,
+        out if norm is None else norm,
+        eps,
+        out,
+        x.partial if isinstance(x, Partials) else out,
+        x.weight if isinstance(x, Partials) else out,
+        rows,
+        outputs,
+        inputs,
+        ROWS=1 if rows == 1 else FEW_ROWS,
+        BLOCK_N=fitted.outputs,
+        BLOCK_K=fitted.inputs,
+        HAS_BIAS=bias is not None,
+        SCALED=scales is not None,
+        NORM=norm is not None,
+        GATED=gated,
+        ADD=add,
+        COMBINE=split,
+        D=x.partial.shape[-1] if isinstance(x, Partials) else 1,
+        SPLITS=x.splits if isinstance(x, Partials) else 1,
+        PDL=pdl,
+        num_warps=fitted.warps,
+        **({"launch_pdl": True} if pdl else {}),
+    )

@@ -1,0 +1,137 @@
+"""Attention of prompts and chunks of prompts of any lengths over the paged cache, causal, in one launch.
+
+A program takes a tile of new tokens of one sequence together with all query heads of one key-value head, so that keys
+and values are read once a group, and goes through the context with an online softmax (FlashAttention, Dao et al. 2022).
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sagellm_core.layers.attention import AttentionSpec
+
+PREFILL_ROWS = 128
+"""Rows of a program's tile: new tokens times query heads of a group."""
+_LOG2E = 1.4426950408889634
+_BLOCK = 64
+
+
+@triton.jit
+def _prefill_kernel(
+    query,
+    out,
+    work,
+    starts,
+    counts,
+    lengths,
+    tables,
+    table_stride,
+    keys,
+    values,
+    scale,
+    window,
+    H: tl.constexpr,
+    KV: tl.constexpr,
+    D: tl.constexpr,
+    DP: tl.constexpr,
+    PAGE: tl.constexpr,
+    GROUP: tl.constexpr,
+    GP: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WINDOWED: tl.constexpr,
+):
+    """One program a (piece of work, key-value head). `work` has pairs: sequence, first token within its piece."""
+    item = tl.program_id(0)
+    head = tl.program_id(1)
+    sequence = tl.load(work + 2 * item)
+    first = tl.load(work + 2 * item + 1)
+    start = tl.load(starts + sequence)
+    count = tl.load(counts + sequence)
+    length = tl.load(lengths + sequence)
+    before = length - count
+
+    r = tl.arange(0, ROWS)
+    d = tl.arange(0, DP)
+    token = first + r // GP
+    group = r % GP
+    mask = ((token < count) & (group < GROUP))[:, None] & (d < D)[None, :]
+    line = (start + token).to(tl.int64) * (H * D) + (head * GROUP + group) * D
+    q = tl.load(query + line[:, None] + d[None, :], mask=mask, other=0.0)
+    q = (q.to(tl.float32) * scale).to(keys.dtype.element_ty)
+    position = before + token
+
+    best = tl.full([ROWS], -1.0e30, tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    acc = tl.zeros([ROWS, DP], tl.float32)
+    end = before + tl.minimum(first + ROWS // GP, count)
+    low = tl.maximum(before + first - window + 1, 0) // BLOCK * BLOCK if WINDOWED else 0
+    table = tables + sequence.to(tl.int64) * table_stride
+    for begin in range(low, end, BLOCK):
+        at = begin + tl.arange(0, BLOCK)
+        block = tl.load(table + at // PAGE, mask=at < end, other=0).to(tl.int64)
+        row = ((block * PAGE + at % PAGE) * KV + head) * D
+        there = (at < end)[:, None] & (d < D)[None, :]
+        k = tl.load(keys + row[:, None] + d[None, :], mask=there, other=0.0)
+        v = tl.load(values + row[:, None] + d[None, :], mask=there, other=0.0)
+        seen = at[None, :] <= position[:, None]
+        if WINDOWED:
+            seen &= at[None, :] > position[:, None] - window
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee")
+        scores = tl.where(seen, scores, -1.0e30)
+        top = tl.maximum(best, tl.max(scores, axis=1))
+        p = tl.where(seen, tl.exp2(scores - top[:, None]), 0.0)
+        fade = tl.exp2(best - top)
+        total = total * fade + tl.sum(p, axis=1)
+        acc = acc * fade[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
+        best = top
+
+    acc = acc / tl.where(total > 0, total, 1.0)[:, None]
+    tl.store(out + line[:, None] + d[None, :], acc.to(out.dtype.element_ty), mask=mask)
+
+
+def prefill(
+    query: Tensor,
+    cache: Tensor,
+    out: Tensor,
+    work: Tensor,
+    starts: Tensor,
+    counts: Tensor,
+    lengths: Tensor,
+    tables: Tensor,
+    spec: AttentionSpec,
+) -> None:
+    """Attend with rotated queries (rows, heads, head_dim) over a cache that has their keys and values, into `out`.
+
+    `work` (items, 2) int32: a sequence and the first token of its piece that a program takes, `PREFILL_ROWS` over the
+    padded group size at a time. `starts`, `counts`, `lengths` (sequences,): first row, new tokens, context with them.
+    """
+    group = spec.num_heads // spec.num_kv_heads
+    _prefill_kernel[(work.shape[0], spec.num_kv_heads)](
+        query,
+        out,
+        work,
+        starts,
+        counts,
+        lengths,
+        tables,
+        tables.stride(0),
+        cache[0],
+        cache[1],
+        spec.scale * _LOG2E,
+        spec.window or 0,
+        H=spec.num_heads,
+        KV=spec.num_kv_heads,
+        D=spec.head_dim,
+        DP=max(16, triton.next_power_of_2(spec.head_dim)),
+        PAGE=cache.shape[2],
+        GROUP=group,
+        GP=triton.next_power_of_2(group),
+        ROWS=PREFILL_ROWS,
+        BLOCK=_BLOCK,
+        WINDOWED=spec.window is not None,
+        num_warps=8 if spec.head_dim > 64 else 4,
+        num_stages=2,
+    )

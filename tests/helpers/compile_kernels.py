@@ -1,0 +1,119 @@
+"""Compile every GPU kernel for a Hopper GPU as the engine would launch it, on a machine without one.
+
+Run as a program: prints a JSON object, kernel and variant to what the compiler says of it. Launches are caught, their
+arguments turned into a signature, and that is compiled to machine code by the assembler that triton brings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction, mangle_type
+
+HOPPER = GPUTarget("cuda", 90, 32)
+RESULTS: dict[str, dict[str, int]] = {}
+LABEL = [""]
+
+
+def usage(cubin: bytes) -> dict[str, int]:
+    """Registers a thread, bytes of stack frame and of shared memory."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text = subprocess.run(
+            [tool, "-res-usage", file.name], capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+    names = {"registers": "REG", "stack": "STACK", "shared": "SHARED"}
+    return {name: int(re.search(rf"\b{key}:(\d+)", text)[1]) for name, key in names.items()}  # type: ignore[index]
+
+
+def compile_launch(self: JITFunction[Any], *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
+    """In place of a launch."""
+    names = [parameter.name for parameter in self.params]
+    constants = {parameter.name for parameter in self.params if parameter.is_constexpr}
+    bound = dict(zip(names, args, strict=False)) | {name: kwargs.pop(name) for name in names if name in kwargs}
+    signature = {name: "constexpr" if name in constants else mangle_type(value, True) for name, value in bound.items()}
+    attributes = {
+        (index,): [["tt.divisibility", 16]]
+        for index, name in enumerate(names)
+        if isinstance(bound[name], torch.Tensor) or (isinstance(bound[name], int) and bound[name] % 16 == 0)
+        if name not in constants
+    }
+    values = {(index,): bound[name] for index, name in enumerate(names) if signature[name] == "constexpr"}
+    source = ASTSource(self, signature, values, attributes)
+    made = triton.compile(source, target=HOPPER, options=kwargs)
+    text = made.asm["ptx"]
+    RESULTS[f"{self.__name__} {LABEL[0]}"] = usage(made.asm["cubin"]) | {
+        "wgmma": text.count("wgmma.mma_async"),
+        "wide_loads": text.count(".v4.b32"),
+        "async_copies": text.count("cp.async"),
+        "dynamic_shared": made.metadata.shared,
+    }
+
+
+def launch_all(heads: int, kv_heads: int, head_dim: int, hidden: int, inner: int, vocab: int) -> None:
+    """Every launcher once, at the shapes of a model, in bfloat16 and with an 8-bit matrix."""
+    from sagellm_core.layers.attention import AttentionSpec, HeadNorms
+    from sagellm_core.layers.cuda import kernels
+    from sagellm_core.layers.rope import StepRope
+
+    def bf16(*shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=torch.bfloat16)
+
+    def ints(*shape: int) -> torch.Tensor:
+        return torch.zeros(shape, dtype=torch.int32)
+
+    spec = AttentionSpec(heads, kv_heads, head_dim, 0.1)
+    windowed = AttentionSpec(heads, kv_heads, head_dim, 0.1, 64)
+    width = (heads + 2 * kv_heads) * head_dim
+    cache = bf16(2, 9, 16, kv_heads, head_dim)
+    rope = StepRope(bf16(64, 1, head_dim), bf16(64, 1, head_dim), ints(4))
+    norms = HeadNorms(bf16(head_dim), bf16(head_dim), 1e-6)
+    call = kernels.DecodeCall(ints(4), ints(4), ints(4, 16), ints(4))
+    room = kernels.Partials.room(4, 8, spec, torch.device("cpu"))
+    query = bf16(4, heads, head_dim)
+    for label, each, head_norms in (("", spec, None), ("windowed, normed", windowed, norms)):
+        LABEL[0] = label
+        kernels.rotate_and_store(bf16(4, width), rope, head_norms, ints(4), cache, query, each)
+        kernels.prefill(query, cache, query.clone(), ints(4, 2), ints(4), ints(4), ints(4), ints(4, 16), each)
+        LABEL[0] = f"rotated {label}"
+        kernels.decode_rotated(query, cache, call, room, each)
+        LABEL[0] = f"fused {label}"
+        kernels.decode_fused(bf16(4, width), rope, head_norms, cache, call, room, each, pdl=True)
+    LABEL[0] = ""
+    kernels.combine(room, call, query, pdl=True)
+    kernels.add_norm(bf16(4, hidden), bf16(4, hidden), bf16(hidden), 1e-6, bf16(4, hidden), pdl=True)
+    kernels.silu_mul(bf16(4, 2 * inner))
+    kernels.argmax(bf16(4, vocab), ints(4))
+    for rows in (1, 4):
+        LABEL[0] = f"norm, bias, {rows} rows"
+        kernels.few_rows(
+            bf16(rows, hidden), bf16(width, hidden), bf16(rows, width), bias=bf16(width), norm=bf16(hidden), pdl=True
+        )
+        LABEL[0] = f"splits, residual, {rows} rows"
+        splits = kernels.Partials.room(rows, 8, spec, torch.device("cpu"))
+        kernels.few_rows(splits, bf16(hidden, heads * head_dim), bf16(rows, hidden), add=True, pdl=True)
+        LABEL[0] = f"norm, gate, {rows} rows"
+        kernels.few_rows(
+            bf16(rows, hidden), bf16(2 * inner, hidden), bf16(rows, inner), norm=bf16(hidden), gated=True, pdl=True
+        )
+        LABEL[0] = f"8 bits, residual, {rows} rows"
+        eight = torch.empty((hidden, inner), dtype=torch.float8_e4m3fn)
+        kernels.few_rows(bf16(rows, inner), eight, bf16(rows, hidden), scales=torch.empty(hidden), add=True, pdl=True)
+
+
+if __name__ == "__main__":
+    JITFunction.run = compile_launch
+    launch_all(*(int(size) for size in sys.argv[1:]))
+    print(json.dumps(RESULTS))
