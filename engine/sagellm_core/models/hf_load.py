@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ from sagellm_core.models.hf_config import transformers
 from sagellm_core.models.hf_decoder import NAME, HFDecoder, register, seat_attention, try_out
 from sagellm_core.models.hf_parallel import hand_to_backend, keep_stage
 from sagellm_core.models.shard import Shard
+
+_LOADING = Lock()
+"""While the library loads, it replaces functions of its own classes: two at once would leave them replaced."""
 
 
 def load_hf(
@@ -48,7 +52,7 @@ def load_hf(
 
 def _read(library: Any, folder: Path, dtype: torch.dtype, config: ModelConfig) -> Any:
     try:
-        with _quiet(library):
+        with _LOADING, _quiet(library):
             model, report = library.AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=dtype,

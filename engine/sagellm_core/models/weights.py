@@ -1,4 +1,4 @@
-"""Reading weights from safetensors: one file, or shards with an index. One tensor is in memory at a time."""
+"""Reading weights by name from safetensors, one file or shards with an index: the part that is wanted, to its place."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sagellm_core.errors import ModelLoadError
 from sagellm_core.models.config import read_json
+from sagellm_core.models.safetensors_file import SafetensorsFile
 
 
 @dataclass(slots=True, frozen=True)
@@ -57,19 +57,20 @@ class WeightReader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._files = ExitStack()
-        self._where: dict[str, Any] = {}
+        self._where: dict[str, SafetensorsFile] = {}
 
     def __enter__(self) -> Self:
         for path in self._paths():
             try:
-                handle = self._files.enter_context(safe_open(str(path), framework="pt"))
-            except (SafetensorError, OSError) as error:
+                file = SafetensorsFile(path)
+            except (ValueError, OSError) as error:
                 raise ModelLoadError(
                     f"Cannot read the weights in {path}",
                     cause=f"{error} (a torn or incomplete file?)",
                     hint="Fetch the file again, or check its size",
                 ) from error
-            self._where.update(dict.fromkeys(handle.keys(), handle))
+            self._files.callback(file.close)
+            self._where.update(dict.fromkeys(file.entries, file))
         return self
 
     def __exit__(
@@ -91,19 +92,19 @@ class WeightReader:
             raise ModelLoadError(
                 f"The weights in {self.folder} have no {part.name}", cause=f"nearest name: {near[0]}" if near else ""
             )
-        stored = self._where[part.name].get_slice(part.name)
+        file = self._where[part.name]
+        stored = file.entries[part.name].shape
         wanted = part.shape[::-1] if part.transposed else part.shape
-        if tuple(stored.get_shape()) != wanted:
+        if stored != wanted:
             raise ModelLoadError(
-                f"{part.name} in {self.folder} has the shape {tuple(stored.get_shape())}",
-                cause=f"config.json asks for {wanted}",
+                f"{part.name} in {self.folder} has the shape {stored}", cause=f"config.json asks for {wanted}"
             )
-        taken = [
-            slice(None) if some is None else slice(some.start, some.stop)
-            for some in (part.rows, part.columns)[: len(part.shape)]
-        ]
-        tensor = stored[tuple(taken[::-1] if part.transposed else taken)]
-        target.copy_(tensor.t() if part.transposed else tensor)
+        rows, columns = (part.columns, part.rows) if part.transposed else (part.rows, part.columns)
+        taken = slice(None) if columns is None else slice(columns.start, columns.stop)
+        try:
+            file.read(target.t() if part.transposed else target, part.name, rows.start if rows else 0, taken)
+        except (ValueError, OSError) as error:
+            raise ModelLoadError(f"Cannot read {part.name} in {self.folder}", cause=str(error)) from error
 
     def stack(self, parts: Sequence[Part], dtype: torch.dtype, device: torch.device, *, zeros: int = 0) -> Tensor:
         """Parts one under the other in a new tensor, and below them `zeros` rows of zeros."""
