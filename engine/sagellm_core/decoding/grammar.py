@@ -1,7 +1,7 @@
 """Structured output: which tokens may come next so that the answer follows a grammar (llguidance; no torch).
 
-A grammar is compiled before its request is admitted, on a thread of its own and within limits, so that a hostile one
-is refused and never reaches a step. Compiled grammars are kept; a sequence takes a copy, which costs microseconds.
+A grammar is tried in a process of its own and compiled on a thread of its own before its request is admitted, within
+limits, so that a hostile one is refused and never reaches a step. Compiled grammars are kept; a sequence takes a copy.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from pathlib import Path
-from time import perf_counter
+from time import thread_time
 from typing import TYPE_CHECKING
 
 import numpy
 from numpy.typing import NDArray
 
+from sagellm_core.decoding.grammar_guard import GrammarGuard
 from sagellm_core.errors import EngineError, invalid
 from sagellm_protocol.errors import ErrorCode
 from sagellm_protocol.sampling import Grammar
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 MAX_TEXT = 256 * 1024
 """Characters of a schema, expression or grammar; more is refused unread."""
 MAX_SECONDS = 1.0
-"""What compiling and the first mask may take; more is refused, because steps would take as long."""
+"""Processor time that compiling and the first mask may take; more is refused, because steps would take as long."""
 _KEPT = 128
-_WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
+"""How long a request waits for its grammar when those of others are in the way."""
 # Between two tokens of JSON at most this much white space: a model cannot fill its answer with blanks.
 _JSON: JsonCompileOptions = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,20}"}
 
@@ -82,6 +84,7 @@ class GrammarCompiler:
         self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
         self._door = threading.Lock()
         self._compiling = threading.Lock()
+        self._guard = GrammarGuard(folder, vocab_size)
 
     def start(self, grammar: Grammar) -> GrammarState:
         """The state before the first token. Raises EngineError (invalid_argument) with the reason and the field."""
@@ -104,26 +107,34 @@ class GrammarCompiler:
         """
         loop = asyncio.get_running_loop()
         try:
-            await asyncio.wait_for(loop.run_in_executor(_pool(), self.start, grammar), _WAIT_SECONDS)
+            await asyncio.wait_for(loop.run_in_executor(_pool(), self._try, grammar), WAIT_SECONDS)
         except TimeoutError as error:
             message = "other grammars are being compiled; try again soon"
             raise EngineError(ErrorCode.RESOURCE_EXHAUSTED, message, param="grammar") from error
 
+    def _try(self, grammar: Grammar) -> None:
+        with self._door:
+            if grammar in self._compiled:
+                return
+        _check_size(grammar)
+        if objection := self._guard.objection(grammar):
+            raise invalid(objection, "grammar")
+        self.start(grammar)
+
     def _compile(self, grammar: Grammar) -> LLMatcher:
         from llguidance import LLMatcher, LLParserLimits
 
-        if len(grammar.text) > MAX_TEXT:
-            raise invalid(f"the {grammar.kind} has {len(grammar.text)} characters; at most {MAX_TEXT}", "grammar")
+        _check_size(grammar)
         if self._tokenizer is None:
             self._tokenizer = self._read_tokenizer()
-        begun = perf_counter()
+        begun = thread_time()
         limits = LLParserLimits(verbose_errors=False)
         matcher = LLMatcher(self._tokenizer, _translate(grammar), log_level=0, limits=limits)
         if not matcher.is_error():
             matcher.compute_bitmask()
         if matcher.is_error():
             raise invalid(f"the {grammar.kind} cannot be used: {_reason(matcher.get_error())}", "grammar")
-        if perf_counter() - begun > MAX_SECONDS:
+        if thread_time() - begun > MAX_SECONDS:
             raise invalid(f"the {grammar.kind} is too complex", "grammar")
         return matcher
 
@@ -151,6 +162,11 @@ def grammar_compiler(folder: Path, vocab_size: int) -> GrammarCompiler:
     return GrammarCompiler(folder, vocab_size)
 
 
+def _check_size(grammar: Grammar) -> None:
+    if len(grammar.text) > MAX_TEXT:
+        raise invalid(f"the {grammar.kind} has {len(grammar.text)} characters; at most {MAX_TEXT}", "grammar")
+
+
 def _translate(grammar: Grammar) -> str:
     """llguidance's own form. Raises EngineError for text that is not even JSON, or not a grammar."""
     from llguidance import LLMatcher
@@ -164,7 +180,7 @@ def _translate(grammar: Grammar) -> str:
         if grammar.kind == "regex":
             return LLMatcher.grammar_from_regex(grammar.text)
         return LLMatcher.grammar_from_lark(any_to_lark(grammar.text))
-    except (ValueError, RecursionError) as error:
+    except Exception as error:  # the translator of grammars raises bare Exception
         raise invalid(f"the {grammar.kind} cannot be read: {_reason(str(error))}", "grammar") from error
 
 
