@@ -2,8 +2,8 @@
 
 `PDSeparatedExecutor` stands where a single process has its `EngineCore`: requests go in, updates come out. What goes to
 which node is the `Router`'s business; this file has the processes, the connections and the thread that drives both.
-Splitting the phases keeps long prompts from stalling running answers (Zhong et al. 2024, "DistServe"; Patel et al. 2024,
-"Splitwise"). Torch is in the nodes only.
+Splitting the phases keeps long prompts from stalling running answers (Patel et al. 2024, "Splitwise"; Zhong et al.
+2024, "DistServe"). Torch is in the nodes only.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from time import monotonic, sleep
 from typing import Any
 
 from sagellm_core.config import LLMEngineConfig
+from sagellm_core.engine_core.groups import search_width
+from sagellm_core.engine_core.limits import Limits, SchedulerConfig
 from sagellm_core.engine_core.messages import CoreStats, Submission, Update
 from sagellm_core.errors import EngineError
 from sagellm_core.executor.multi_process import thread_share
@@ -30,6 +32,7 @@ from sagellm_core.nodes.messages import Down, Halt, NodeAnswer, Setup, Up
 from sagellm_core.nodes.router import NodeState, Role, Router
 from sagellm_core.wire import Connection, Fault
 from sagellm_protocol.errors import Error, ErrorCode
+from sagellm_protocol.sampling import SamplingParams
 
 __all__ = ["NodeSpec", "PDSeparatedExecutor"]
 
@@ -129,6 +132,21 @@ class PDSeparatedExecutor:
         """Whether some node that decodes runs, or is coming back."""
         able = [node for node in self._router.nodes.values() if node.role is not Role.PREFILL]
         return self._ready and not self._stopping and any(node.up or node.returning for node in able)
+
+    def refusal(self, num_prompt: int, max_total: int | None, params: SamplingParams) -> str | None:
+        """Why a prompt of this length can never run on the nodes that decode; None when it can."""
+        able = [node for node in self.nodes if node.role is not Role.PREFILL and node.stats.kv_blocks]
+        blocks = min((node.stats.kv_blocks for node in able), default=0)
+        length = min((node.max_model_len for node in able), default=0)
+        limits = SchedulerConfig(self.config.max_batch_size, None, length)
+        return Limits(limits, blocks, self.config.kv_cache_block_size).refusal(
+            num_prompt, max_total, search_width(params)
+        )
+
+    @property
+    def scheduler(self) -> PDSeparatedExecutor:
+        """What says whether a request can run (`refusal`): the nodes' schedulers are not here."""
+        return self
 
     @property
     def nodes(self) -> list[NodeState]:

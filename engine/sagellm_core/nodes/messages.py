@@ -89,7 +89,6 @@ class Up(msgspec.Struct, frozen=True, tag=True):
     """The node has loaded. `address` is where it takes blocks."""
 
     address: KVAddress
-    capacity: int
     max_model_len: int
     stats: CoreStats
 

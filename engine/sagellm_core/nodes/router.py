@@ -37,6 +37,7 @@ from sagellm_core.nodes.messages import (
     Sent,
     Up,
 )
+from sagellm_core.request_state import num_answers
 from sagellm_protocol.errors import Error, ErrorCode
 from sagellm_protocol.sampling import DecodingStrategy
 
@@ -62,7 +63,7 @@ class NodeState:
     returning: bool = True
     full: bool = False
     address: KVAddress | None = None
-    capacity: int = 0
+    max_model_len: int = 0
     stats: CoreStats = field(default_factory=CoreStats)
     requests: set[str] = field(default_factory=set)
     prompts: dict[str, int] = field(default_factory=dict)
@@ -138,9 +139,9 @@ class Router:
     def submit(self, submission: Submission) -> None:
         """Take a request in; its updates come through `deliver`, the last with a finish reason."""
         sampling = submission.sampling
-        flight = Flight(submission, output=list(submission.output), open_answers=set(range(sampling.n)))
+        flight = Flight(submission, output=list(submission.output), open_answers=set(range(num_answers(sampling))))
         search = sampling.strategy in (DecodingStrategy.BEAM_SEARCH, DecodingStrategy.CONTRASTIVE)
-        flight.several = search or sampling.n > 1 or (sampling.best_of or 1) > 1
+        flight.several = search or len(flight.open_answers) > 1
         self.flights[submission.seq_id] = flight
         self._queue.append(flight)
         self.dispatch()
@@ -201,7 +202,7 @@ class Router:
             node.stats = message.stats
         elif isinstance(message, Up):
             node.up, node.full, node.returning = True, False, False
-            node.address, node.capacity, node.stats = message.address, message.capacity, message.stats
+            node.address, node.max_model_len, node.stats = message.address, message.max_model_len, message.stats
         elif isinstance(message, Room):
             node.full = False
         elif isinstance(message, Reserved | Full | Sent | NotSent):
@@ -260,6 +261,7 @@ class Router:
             self._queue.appendleft(flight)
         elif message.have < message.wanted:
             flight.have, flight.wanted = message.have, message.wanted
+            flight.cached = message.have * self._block_size
             self._prefill(flight, node)
 
     def _prefill(self, flight: Flight, node: NodeState) -> None:
