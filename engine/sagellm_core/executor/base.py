@@ -15,7 +15,7 @@ class WorkerInfo:
     """What loaded workers offer to the scheduler, and say about themselves.
 
     `bytes_per_token` is what a token takes in the caches of all ranks together. `kv_layout` names the form of a block's
-    content: blocks can be copied between engines whose layouts are equal.
+    content, `block_bytes` is its size: blocks can be copied between engines whose layouts are equal.
     """
 
     num_blocks: int
@@ -24,6 +24,7 @@ class WorkerInfo:
     dtype: str
     device: dict[str, object]
     kv_layout: str = ""
+    block_bytes: int = 0
 
 
 NOT_LOADED = WorkerInfo(0, 0, 0, "", {})
@@ -52,6 +53,14 @@ class Executor(Protocol):
 
     def write_blocks(self, blocks: list[int], content: bytes | bytearray | memoryview) -> None:
         """Put what `read_blocks` gave (of as many blocks, of an equal layout) into these blocks."""
+        ...
+
+    def sleep(self) -> None:
+        """Move the weights off the device and drop the cache; what is known of sequences stays."""
+        ...
+
+    def wake(self) -> None:
+        """Undo `sleep`: weights as they were, a cache of the same size with undefined content."""
         ...
 
     def stop(self) -> None: ...

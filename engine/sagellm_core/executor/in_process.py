@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
-from sagellm_core.errors import EngineError
+from sagellm_core.errors import EngineError, not_implemented
 from sagellm_core.executor.base import NOT_LOADED, WorkerInfo
 from sagellm_core.models.config import ModelConfig
 from sagellm_core.worker.worker import Worker
@@ -35,6 +35,12 @@ class InProcessExecutor:
 
     def write_blocks(self, blocks: list[int], content: bytes | bytearray | memoryview) -> None:
         self._worker.write_blocks(blocks, content)
+
+    def sleep(self) -> None:
+        raise not_implemented("this executor cannot sleep")
+
+    def wake(self) -> None:
+        raise not_implemented("this executor cannot sleep")
 
     def stop(self) -> None:
         self._worker.unload()

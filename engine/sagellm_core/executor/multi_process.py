@@ -20,7 +20,7 @@ from typing import Any
 
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
-from sagellm_core.errors import EngineError, invalid
+from sagellm_core.errors import EngineError, invalid, not_implemented
 from sagellm_core.executor.base import NOT_LOADED, WorkerInfo
 from sagellm_core.executor.messages import Answer, Done, Load, Loaded, ReadBlocks, Step, Stop, WriteBlocks
 from sagellm_core.executor.process import ChildProcess
@@ -89,7 +89,9 @@ class MultiProcessExecutor:
         except BaseException:
             self._end()
             raise
-        self.info = _together([answer.info for answer in answers if isinstance(answer, Loaded)], self.config)
+        infos = [answer.info for answer in answers if isinstance(answer, Loaded)]
+        self._block_bytes = [info.block_bytes for info in infos]
+        self.info = _together(infos, self.config)
         return self.info
 
     def watch(self, on_lost: Callable[[EngineError], None]) -> None:
@@ -98,6 +100,12 @@ class MultiProcessExecutor:
 
         for child in self.ranks:
             child.on_end(tell)
+
+    def sleep(self) -> None:
+        raise not_implemented("engines of several ranks cannot sleep")
+
+    def wake(self) -> None:
+        raise not_implemented("engines of several ranks cannot sleep")
 
     def stop(self) -> None:
         """End the ranks: asked first, killed where they do not listen."""
@@ -130,15 +138,11 @@ class MultiProcessExecutor:
         """The ranks' parts, each of all these blocks, one rank after the other."""
         self._send(ReadBlocks(blocks))
         content = bytearray()
-        parts = [body for _, body in self._answers()]
-        self._block_bytes = [len(part) // max(len(blocks), 1) for part in parts]
-        for part in parts:
+        for _, part in self._answers():
             content += part
         return content
 
     def write_blocks(self, blocks: list[int], content: bytes | bytearray | memoryview) -> None:
-        if not self._block_bytes:
-            self.read_blocks([0])
         if len(content) != sum(self._block_bytes) * len(blocks):
             raise ValueError(f"{len(blocks)} blocks have {sum(self._block_bytes) * len(blocks)} bytes")
         whole, at = memoryview(content), 0
@@ -241,4 +245,5 @@ def _together(infos: list[WorkerInfo], config: LLMEngineConfig) -> WorkerInfo:
             "pipeline_parallel_size": config.pipeline_parallel_size,
         },
         kv_layout="+".join(info.kv_layout for info in infos),
+        block_bytes=sum(info.block_bytes for info in infos),
     )

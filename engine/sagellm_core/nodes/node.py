@@ -116,7 +116,7 @@ class Node:
             raise error if isinstance(error, EngineError) else Fault.of(error).error()
         info = core.executor.info
         size = config.kv_cache_block_size
-        form = KVForm(info.kv_layout, size, info.bytes_per_token * size)
+        form = KVForm(info.kv_layout, size, info.block_bytes)
 
         def new_channel(
             address: KVAddress, on_free: Callable[[str], None], on_broken: Callable[[EngineError], None]
