@@ -1,6 +1,6 @@
 """The engine's document, snippet by snippet, run as files (SPEC E1, E2, E8).
 
-Where it names a model of a hub, a tiny local Llama lies in the Hugging Face cache under that name, so that the
+Where it names a model of a hub, a tiny local GPT-2 lies in the Hugging Face cache under that name, so that the
 snippets run unchanged and offline.
 """
 
@@ -9,72 +9,32 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+from tests.helpers.tiny_models import tiny_model
 
 from sagellm_core import LLMEngine, LLMEngineConfig
 from sagellm_protocol.sampling import DecodingStrategy, SamplingParams
 
 pytestmark = [pytest.mark.spec("E1", "E2"), pytest.mark.slow]
 SNIPPETS = Path(__file__).parent / "snippets"
-SHAPE: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 8,
-    "max_position_embeddings": 128,
-    "tie_word_embeddings": True,
-    "vocab_size": 256,
-}
-
-
-def write_model(folder: Path) -> None:
-    """A random one-layer Llama that speaks bytes."""
-    import numpy
-    from safetensors.numpy import save_file
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: index for index, letter in enumerate(letters)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    folder.mkdir(parents=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "config.json").write_text(json.dumps(SHAPE))
-    draw = numpy.random.default_rng(5)
-    layer = "model.layers.0"
-    sizes = {
-        "model.embed_tokens": (256, 16),
-        f"{layer}.self_attn.q_proj": (16, 16),
-        f"{layer}.self_attn.k_proj": (8, 16),
-        f"{layer}.self_attn.v_proj": (8, 16),
-        f"{layer}.self_attn.o_proj": (16, 16),
-        f"{layer}.mlp.gate_proj": (32, 16),
-        f"{layer}.mlp.up_proj": (32, 16),
-        f"{layer}.mlp.down_proj": (16, 32),
-        f"{layer}.input_layernorm": (16,),
-        f"{layer}.post_attention_layernorm": (16,),
-        "model.norm": (16,),
-    }
-    tensors = {f"{name}.weight": draw.normal(0, 0.5, size).astype(numpy.float32) for name, size in sizes.items()}
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+ROOT = Path(__file__).parents[2]
+CURL = json.loads((SNIPPETS / "engine_curl.json").read_text())
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """An offline machine whose Hugging Face cache holds the seed's model name."""
     repo = tmp_path / "hf" / "hub" / "models--sshleifer--tiny-gpt2"
-    write_model(repo / "snapshots" / "1")
+    shutil.copytree(tiny_model("gpt2"), repo / "snapshots" / "1")
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text("1")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "SAGE_"))}
@@ -104,6 +64,30 @@ def test_the_older_entry_points(environment: dict[str, str], tmp_path: Path) -> 
     assert run("engine_legacy.py", environment, tmp_path) == "sage-builtin cpu LLMEngine\n"
 
 
+@contextmanager
+def serving(
+    argv: list[str], url: str, environment: dict[str, str], cwd: Path, until: Callable[..., None]
+) -> Iterator[None]:
+    """A server that is ready; told to end afterwards, which it has to do in good order."""
+    process = subprocess.Popen(argv, env=environment, cwd=cwd, stderr=subprocess.DEVNULL)
+
+    def ready() -> bool:
+        assert process.poll() is None
+        try:
+            return httpx.get(f"{url}/health").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    try:
+        until(ready, within=60)
+        yield
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) in (0, -signal.SIGTERM)
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.spec("E8")
 def test_the_app_under_uvicorn(
     environment: dict[str, str], tmp_path: Path, free_port: Callable[[], int], until: Callable[..., None]
@@ -115,27 +99,53 @@ def test_the_app_under_uvicorn(
     script = tmp_path / "engine_app.py"
     script.write_text(source.replace('host="0.0.0.0", port=8000', f'host="127.0.0.1", port={port}'))
     environment["SAGE_ENGINE_MODEL"] = "sshleifer/tiny-gpt2"
-    process = subprocess.Popen([sys.executable, str(script)], env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
-
-    def ready() -> bool:
-        assert process.poll() is None
-        try:
-            return httpx.get(f"{url}/health").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    try:
-        until(ready, within=60)
-        body = {"model": "gpt2", "prompt": "Hello", "max_tokens": 20}
-        whole = httpx.post(f"{url}/v1/completions", json=body).json()
-        stream = httpx.post(f"{url}/v1/completions/stream", json={**body, "stream": True}).text
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
+    with serving([sys.executable, str(script)], url, environment, tmp_path, until):
+        whole = httpx.post(f"{url}/v1/completions", json=CURL["completions"]).json()
     assert whole["model"] == "sshleifer/tiny-gpt2"
     assert whole["usage"]["completion_tokens"] == 20
+
+
+@pytest.mark.spec("E8", "X9")
+def test_the_command_and_its_two_requests(
+    environment: dict[str, str], tmp_path: Path, free_port: Callable[[], int], until: Callable[..., None]
+) -> None:
+    """`sage-engine --host … --port …`, and the bodies that the seed sends with curl."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [str(Path(sys.executable).with_name("sage-engine")), "--host", "127.0.0.1", "--port", str(port)]
+    with serving(command, url, environment, tmp_path, until):
+        whole = httpx.post(f"{url}/v1/completions", json=CURL["completions"]).json()
+        stream = httpx.post(f"{url}/v1/completions/stream", json=CURL["completions/stream"]).text
+    assert whole["object"] == "text_completion"
     assert stream.endswith("data: [DONE]\n\n")
+    blocks = [json.loads(block.removeprefix("data: ")) for block in stream.split("\n\n")[:-2]]
+    assert "".join(block["choices"][0]["text"] for block in blocks) == whole["choices"][0]["text"]
+
+
+@pytest.mark.spec("X9")
+def test_the_demo_writes_its_metrics(environment: dict[str, str], tmp_path: Path) -> None:
+    """The seed's own line, with its own relative path."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    argv = [sys.executable, "-W", "error", "-m", "sagellm_core.demo", "--config", "examples/config_cpu.yaml"]
+    done = subprocess.run(
+        [*argv, "--verbose"], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| stress |" in done.stdout
+    results = json.loads((tmp_path / "metrics.json").read_text())
+    assert len(results["requests"]) == results["summary"]["requests"] > 10
+    assert done.stderr.count(" tokens in, ") == len(results["requests"]) + 1, "a line each, and for the warm-up"
+    for row in (*results["segments"].values(), results["summary"]):
+        assert row["error_rate"] == 0
+        assert row["throughput_tps"] > 0
+        assert row["ttft_ms_p50"] > 0
+    assert results["peak_mem_mb"] > 10
+    assert results["segments"]["stress"]["prefix_hit_rate"] > 0.1
+    row = results["requests"][0]
+    assert {"ttft_ms", "tpot_ms", "throughput_tps", "kv_used_tokens", "prefix_hit_rate", "itl_list"} <= set(row)
+    assert row["peak_mem_mb"] > 10
+    assert row["kv_used_bytes"] > 0
 
 
 def test_the_documented_signatures() -> None:
