@@ -12,6 +12,7 @@ from sagellm_core.decoding.grammar import GrammarCompiler
 from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
 from sagellm_core.models.base import CausalLM
 from sagellm_core.worker.blocks import BlockStore
+from sagellm_core.worker.draft import DraftModel
 
 
 class ModelRunner:
@@ -25,6 +26,7 @@ class ModelRunner:
         block_size: int,
         place: Place = ALONE,
         grammars: GrammarCompiler | None = None,
+        draft: CausalLM | None = None,
     ) -> None:
         self.place = place
         config = model.config
@@ -35,6 +37,7 @@ class ModelRunner:
         self.caches = [backend.new_cache(shape, model.dtype) for _ in range(model.num_layers)]
         self.blocks = BlockStore(self.caches)
         self.decoder = StepDecoder(grammars, answers=place.answers)
+        self.draft = None if draft is None else DraftModel(draft, backend, num_blocks, block_size)
         self._backend = backend
         self._recorded: StepCapture | None = None
 
@@ -49,14 +52,21 @@ class ModelRunner:
         if plan.copies:
             self.blocks.copy(plan.copies)
         self.decoder.begin(plan)
-        recorded = self._recorded.run(plan) if self._recorded is not None and not plan.num_drafts else None
+        recorded = self._recorded.run(plan) if self._recorded is not None else None
         if recorded is not None:
-            return self._decode(plan, recorded)
+            return self._propose(plan, self._decode(plan, recorded))
         hidden = self._forward(plan)
         if not self.place.is_last:
             self.place.stage.send(hidden)
             return StepOutput(plan.step, {})
-        return self.decoder.decode(plan, hidden, self.model.logits)
+        return self._propose(plan, self.decoder.decode(plan, hidden, self.model.logits))
+
+    def _propose(self, plan: SchedulerOutput, output: StepOutput) -> StepOutput:
+        """Let the draft model, where there is one, follow the step and propose tokens for the next."""
+        if self.draft is not None:
+            self.draft.begin(plan)
+            output.drafts.update(self.draft.propose(plan, self.decoder, output))
+        return output
 
     def _decode(self, plan: SchedulerOutput, recorded: CapturedStep) -> StepOutput:
         """From a recorded step, whose logits are those of all its rows."""

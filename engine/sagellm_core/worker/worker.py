@@ -10,10 +10,12 @@ from sagellm_core.config import LLMEngineConfig
 from sagellm_core.decoding.grammar import grammar_compiler
 from sagellm_core.engine_core.plan import BatchType, NewSequence, SchedulerOutput, StepOutput
 from sagellm_core.executor.base import WorkerInfo
+from sagellm_core.models.base import CausalLM
 from sagellm_core.models.config import ModelConfig
 from sagellm_core.models.load import load_model
 from sagellm_core.models.shard import Shard
 from sagellm_core.models.weights import WeightReader
+from sagellm_core.worker.draft import load_draft
 from sagellm_core.worker.model_runner import ModelRunner
 from sagellm_protocol.sampling import SamplingParams
 
@@ -58,11 +60,13 @@ class Worker:
         shard = Shard(self.place.group, self.place.stage.index, self.place.stage.count)
         with WeightReader(self.folder) as reader:
             network = load_model(model, reader, dtype, backend, self.max_model_len, shard)
-        per_token = 2 * network.num_layers * network.num_kv_heads * network.config.head_dim * dtype.itemsize
+        draft = load_draft(config, self.folder, backend, self.max_model_len) if self.place.answers else None
+        per_token = _kv_bytes(network) + (_kv_bytes(draft) if draft is not None else 0)
         num_blocks = config.kv_cache_num_blocks or self._default_blocks(backend.kv_budget_bytes(), per_token)
         num_blocks = self.place.least(num_blocks)
         grammars = grammar_compiler(self.folder, model.vocab_size)
-        self._runner = ModelRunner(network, backend, num_blocks, config.kv_cache_block_size, self.place, grammars)
+        size = config.kv_cache_block_size
+        self._runner = ModelRunner(network, backend, num_blocks, size, self.place, grammars, draft)
         self._runner.run(_WARM_UP)
         if not config.lora_adapters:
             self._runner.capture(config.max_batch_size, self.max_model_len)
@@ -73,6 +77,7 @@ class Worker:
             dtype=str(dtype).removeprefix("torch."),
             device=backend.describe(),
             kv_layout=self._runner.blocks.layout,
+            block_bytes=self._runner.blocks.block_bytes,
         )
 
     def execute(self, plan: SchedulerOutput) -> StepOutput:
@@ -97,3 +102,8 @@ class Worker:
         size = self.config.kv_cache_block_size
         longest = -(-self.max_model_len // size)
         return max(longest, min(longest * self.config.max_batch_size, budget_bytes // (per_token * size)))
+
+
+def _kv_bytes(model: CausalLM) -> int:
+    """Bytes of keys and values that this model keeps of a token on this rank."""
+    return 2 * model.num_layers * model.num_kv_heads * model.config.head_dim * model.dtype.itemsize
