@@ -87,6 +87,10 @@ class Backend(ABC):
     def dtype(self, requested: str, model: ModelConfig) -> torch.dtype:
         """The type to compute in; `requested` is a torch name or "auto"."""
 
+    def free_bytes(self) -> int | None:
+        """Memory that weights may take now; None where the device does not say."""
+        return None
+
     @abstractmethod
     def kv_budget_bytes(self) -> int:
         """Memory that the KV cache may take now, after the weights were loaded."""

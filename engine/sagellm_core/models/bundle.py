@@ -70,7 +70,10 @@ class ModelBundle:
                 f"{self.max_model_len} tokens",
                 field,
             )
-        return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        ids = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        if self.tokenizer.vocab_size > self.shape.vocab_size:  # special tokens that the weights have no vectors for
+            self.check_ids(ids, field)
+        return ids
 
     def stop_ids(self, params: SamplingParams) -> frozenset[int]:
         """Tokens that end an answer with these parameters."""

@@ -16,6 +16,8 @@ from sagellm_core.models.hf_config import read_shape
 from sagellm_core.models.rope_config import RopeConfig, needs_transformers, reach, read_rope
 from sagellm_protocol.sampling import SamplingParams
 
+_MOST = 1 << 31
+_MOST_LAYERS = 10_000
 ACTIVATIONS = ("gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish")
 
 
@@ -97,6 +99,7 @@ def read_model_config(folder: Path) -> ModelConfig:
     path = folder / "config.json"
     raw = read_json(path)
     architecture = _architecture(raw)
+    _refuse_quantized(raw, folder)
     foreign = architecture not in FAMILIES or needs_transformers(raw)
     values = read_shape(architecture, folder) if foreign else FAMILIES[architecture].complete(raw)
     try:
@@ -165,6 +168,17 @@ def _architecture(raw: dict[str, Any]) -> str:
     return MODEL_TYPES.get(str(kind), f"unnamed (model_type {kind!r})")
 
 
+def _refuse_quantized(raw: dict[str, Any], folder: Path) -> None:
+    about = raw.get("quantization_config")
+    if about:
+        method = about.get("quant_method", "unnamed") if isinstance(about, dict) else about
+        raise ModelLoadError(
+            f"The weights in {folder} are quantised already ({method}), which this engine does not read",
+            cause="it reads plain weights and quantises them itself",
+            hint="Take the plain model, and quantise it here:  LLMEngineConfig(quantization='int8')",
+        )
+
+
 def _described(architecture: str, raw: dict[str, Any], folder: Path) -> ModelConfig:
     heads, hidden = int(raw["num_attention_heads"]), int(raw["hidden_size"])
     attention_bias = bool(raw.get("attention_bias", False))
@@ -203,7 +217,7 @@ def _windows(raw: dict[str, Any]) -> tuple[int | None, ...]:
     size = raw.get("sliding_window")
     if size is None or not raw.get("use_sliding_window", True):
         return ()
-    layers = int(raw["num_hidden_layers"])
+    layers = min(int(raw["num_hidden_layers"]), _MOST_LAYERS)
     kinds = raw.get("layer_types")
     if kinds is None:
         first = int(raw.get("max_window_layers", 0))
@@ -219,6 +233,8 @@ def _wrong_shape(config: ModelConfig) -> str:
     sizes = (config.vocab_size, config.hidden_size, config.num_layers, config.num_heads, config.num_kv_heads)
     if min(*sizes, config.head_dim, config.intermediate_size, config.max_position) < 1:
         return "a size is not positive"
+    if config.num_layers > _MOST_LAYERS or max(*sizes, config.intermediate_size) > _MOST:
+        return "a size is beyond every model"
     if config.num_heads % config.num_kv_heads:
         return f"{config.num_heads} attention heads cannot share {config.num_kv_heads} key-value heads"
     if config.rope is not None and config.head_dim % 2:

@@ -8,6 +8,8 @@ from sage.common.hub_cache import cached_snapshot
 from sagellm_core.errors import ModelLoadError
 
 DEFAULT_MODEL = "sage-builtin"
+_BUILTIN_HINT = "Use the built-in model:  --model sage-builtin"
+_SLOW_TOKENIZERS = ("tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 BUILTIN_NAMES = frozenset({DEFAULT_MODEL, "builtin", "default"})
 
 
@@ -41,13 +43,38 @@ def _builtin() -> Path:
 
 
 def _checked(folder: Path, name: str) -> Path:
-    for needed, what in (("config.json", "a Hugging Face model"), ("tokenizer.json", "a usable model")):
-        if not (folder / needed).is_file():
-            raise ModelLoadError(
-                f"{name} is not {what} folder",
-                cause=f"{folder / needed} is missing",
-                hint="Use the built-in model:  --model sage-builtin",
-            )
+    if not (folder / "config.json").is_file():
+        is_adapter = (folder / "adapter_config.json").is_file()
+        raise ModelLoadError(
+            f"{name} is not a Hugging Face model folder",
+            cause=f"{folder / 'config.json'} is missing" + (", it holds a LoRA adapter" if is_adapter else ""),
+            hint="Name its base model, and the adapter in lora_adapters" if is_adapter else _BUILTIN_HINT,
+        )
+    if not (folder / "tokenizer.json").is_file():
+        slow = next((file for file in _SLOW_TOKENIZERS if (folder / file).is_file()), "")
+        raise ModelLoadError(
+            f"{name} is not a usable model folder",
+            cause=f"{folder / 'tokenizer.json'} is missing" + (f"; {slow} has to be converted" if slow else ""),
+            hint=_convert_tokenizer(folder) if slow else _BUILTIN_HINT,
+        )
     if not any(folder.glob("*.safetensors")):
-        raise ModelLoadError(f"{name} has no weights", cause=f"no *.safetensors file in {folder}")
+        pickled = next((path.name for kind in ("*.bin", "*.pt", "*.pth") for path in folder.glob(kind)), "")
+        raise ModelLoadError(
+            f"{name} has no weights",
+            cause=f"no *.safetensors file in {folder}"
+            + (f"; {pickled} may run code and is not read" if pickled else ""),
+            hint=_convert_weights(folder) if pickled else "",
+        )
     return folder
+
+
+def _convert_tokenizer(folder: Path) -> str:
+    return f'Convert it:  python -c "{_resave("AutoTokenizer", folder)}"'
+
+
+def _convert_weights(folder: Path) -> str:
+    return f'Convert them, if you trust their author:  python -c "{_resave("AutoModelForCausalLM", folder)}"'
+
+
+def _resave(kind: str, folder: Path) -> str:
+    return f"from transformers import {kind} as T; p = {str(folder)!r}; T.from_pretrained(p).save_pretrained(p)"

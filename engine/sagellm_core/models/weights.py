@@ -82,32 +82,38 @@ class WeightReader:
     def __contains__(self, name: str) -> bool:
         return name in self._where
 
-    def fill(self, target: Tensor, part: Part) -> None:
-        """Copy a part of a tensor into `target`, converting its type.
-
-        Only the part is read. Raises ModelLoadError on a missing name, and where the whole has not the right shape.
-        """
+    def check(self, part: Part) -> None:
+        """Raise ModelLoadError unless the tensor is there and has the shape that `part` says."""
         if part.name not in self._where:
             near = get_close_matches(part.name, list(self._where), n=1)
             raise ModelLoadError(
                 f"The weights in {self.folder} have no {part.name}", cause=f"nearest name: {near[0]}" if near else ""
             )
-        file = self._where[part.name]
-        stored = file.entries[part.name].shape
+        stored = self._where[part.name].entries[part.name].shape
         wanted = part.shape[::-1] if part.transposed else part.shape
         if stored != wanted:
             raise ModelLoadError(
                 f"{part.name} in {self.folder} has the shape {stored}", cause=f"config.json asks for {wanted}"
             )
+
+    def fill(self, target: Tensor, part: Part) -> None:
+        """Copy a part of a tensor into `target`, converting its type. Of a matrix's rows only those are read.
+
+        Raises ModelLoadError on a missing name, and where the whole has not the right shape.
+        """
+        self.check(part)
         rows, columns = (part.columns, part.rows) if part.transposed else (part.rows, part.columns)
         taken = slice(None) if columns is None else slice(columns.start, columns.stop)
+        turned = target.t() if part.transposed else target
         try:
-            file.read(target.t() if part.transposed else target, part.name, rows.start if rows else 0, taken)
+            self._where[part.name].read(turned, part.name, rows.start if rows else 0, taken)
         except (ValueError, OSError) as error:
             raise ModelLoadError(f"Cannot read {part.name} in {self.folder}", cause=str(error)) from error
 
     def stack(self, parts: Sequence[Part], dtype: torch.dtype, device: torch.device, *, zeros: int = 0) -> Tensor:
         """Parts one under the other in a new tensor, and below them `zeros` rows of zeros."""
+        for part in parts:  # before memory is taken: a wrong configuration may ask for more than there is
+            self.check(part)
         sizes = [part.size for part in parts]
         stacked = torch.empty((sum(size[0] for size in sizes) + zeros, *sizes[0][1:]), dtype=dtype, device=device)
         first = 0

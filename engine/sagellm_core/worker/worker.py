@@ -16,6 +16,7 @@ from sagellm_core.models.load import load_model
 from sagellm_core.models.shard import Shard
 from sagellm_core.models.weights import WeightReader
 from sagellm_core.worker.draft import load_draft
+from sagellm_core.worker.memory import check_room, told_when_out
 from sagellm_core.worker.model_runner import ModelRunner
 from sagellm_protocol.sampling import SamplingParams
 
@@ -34,6 +35,8 @@ _WARM_UP = SchedulerOutput(
     new=[NewSequence("warm-up", [0], SamplingParams())],
 )
 
+_BYTES = {"int8": 1.0, "fp8": 1.0, "int4": 0.5}
+
 
 class Worker:
     """Must be made and used on one thread. `place` says which part of the model it holds, and with whom."""
@@ -50,16 +53,20 @@ class Worker:
         self._runner: ModelRunner | None = None
 
     def load(self) -> WorkerInfo:
-        """Load the weights and lay out the cache. Raises ModelLoadError or EngineError."""
+        """Load the weights and lay out the cache. Raises ModelLoadError, EngineError (memory that is not there)."""
+        with told_when_out("while the model was loaded"):
+            return self._load()
+
+    def _load(self) -> WorkerInfo:
         config, model = self.config, self.model
         backend = create_backend(
             BackendConfig(config.backend_type, config.device, config.device_ids, config.quantization)
         )
         backend.prepare_thread(model, config.num_threads)
         dtype = backend.dtype(config.dtype, model)
-        shard = Shard(self.place.group, self.place.stage.index, self.place.stage.count)
+        check_room(model, _BYTES.get(config.quantization or "", dtype.itemsize), backend, self.shard)
         with WeightReader(self.folder) as reader:
-            network = load_model(model, reader, dtype, backend, self.max_model_len, shard)
+            network = load_model(model, reader, dtype, backend, self.max_model_len, self.shard)
         draft = load_draft(config, self.folder, backend, self.max_model_len) if self.place.answers else None
         per_token = _kv_bytes(network) + (_kv_bytes(draft) if draft is not None else 0)
         num_blocks = config.kv_cache_num_blocks or self._default_blocks(backend.kv_budget_bytes(), per_token)
