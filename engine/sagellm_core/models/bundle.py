@@ -10,7 +10,13 @@ from typing import Any
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.errors import invalid
 from sagellm_core.executor.base import Executor
-from sagellm_core.models.config import GenerationDefaults, ModelConfig, read_generation_defaults, read_model_config
+from sagellm_core.models.config import (
+    GenerationDefaults,
+    ModelConfig,
+    parallel_error,
+    read_generation_defaults,
+    read_model_config,
+)
 from sagellm_core.models.locate import locate_model
 from sagellm_core.text.chat_template import ChatTemplate
 from sagellm_core.text.tokenizer import Tokenizer
@@ -95,6 +101,9 @@ def open_bundle(config: LLMEngineConfig) -> ModelBundle:
     """Find and check the configured model. Raises ModelLoadError with the next command."""
     folder = locate_model(config.model_path)
     shape = read_model_config(folder)
+    error = parallel_error(shape, config.tensor_parallel_size, config.pipeline_parallel_size)
+    if error is not None:
+        raise error
     tokenizer = Tokenizer(folder)
     generation = read_generation_defaults(folder)
     return ModelBundle(
