@@ -31,6 +31,7 @@ _LOG = logging.getLogger("sagellm_core")
 TRANSPORTS = ("auto", "gloo", "nccl", "hccl")
 _JOIN_WITHIN_S = 300.0
 _STRAGGLERS_WITHIN_S = 15.0
+_LOADERS_WITHIN_S = 0.5
 _STOP_WITHIN_S = 5.0
 
 
@@ -135,20 +136,26 @@ class MultiProcessExecutor:
         return output
 
     def read_blocks(self, blocks: list[int]) -> bytearray:
-        """The ranks' parts, each of all these blocks, one rank after the other."""
+        """Of every block the ranks' parts, one rank after the other."""
         self._send(ReadBlocks(blocks))
+        parts = [memoryview(body) for _, body in self._answers()]
         content = bytearray()
-        for _, part in self._answers():
-            content += part
+        for index in range(len(blocks)):
+            for part, size in zip(parts, self._block_bytes, strict=True):
+                content += part[index * size : (index + 1) * size]
         return content
 
     def write_blocks(self, blocks: list[int], content: bytes | bytearray | memoryview) -> None:
-        if len(content) != sum(self._block_bytes) * len(blocks):
-            raise ValueError(f"{len(blocks)} blocks have {sum(self._block_bytes) * len(blocks)} bytes")
-        whole, at = memoryview(content), 0
+        stride = sum(self._block_bytes)
+        if len(content) != stride * len(blocks):
+            raise ValueError(f"{len(blocks)} blocks have {stride * len(blocks)} bytes, not {len(content)}")
+        whole, first = memoryview(content), 0
         for child, size in zip(self.ranks, self._block_bytes, strict=True):
-            self._send_to(child, WriteBlocks(blocks), whole[at : at + size * len(blocks)])
-            at += size * len(blocks)
+            part = bytearray()
+            for at in range(first, len(whole), stride):
+                part += whole[at : at + size]
+            self._send_to(child, WriteBlocks(blocks), part)
+            first += size
         self._answers()
 
     def _send(self, order: Any) -> None:
@@ -161,7 +168,7 @@ class MultiProcessExecutor:
             except OSError:
                 self._lose(child.obituary_after_end())
 
-    def _send_to(self, child: ChildProcess, order: Any, body: memoryview) -> None:
+    def _send_to(self, child: ChildProcess, order: Any, body: bytearray) -> None:
         if self._lost is not None:
             raise self._lost
         try:
@@ -191,14 +198,15 @@ class MultiProcessExecutor:
                     selector.unregister(child.control)
                     answer = got[key.data][0]
                     if isinstance(answer, Fault) and fault is None:
-                        fault, deadline = answer, monotonic() + _STRAGGLERS_WITHIN_S
+                        patience = _LOADERS_WITHIN_S if self.info is NOT_LOADED else _STRAGGLERS_WITHIN_S
+                        fault, deadline = answer, monotonic() + patience
         if fault is not None:
             raise fault.error()
         return [got[number] for number in range(len(self.ranks))]
 
     def _lose(self, why: str, fault: Fault | None = None) -> None:
         """A rank is gone: end the others, and say what happened, now and from now on."""
-        if fault is not None and fault.loading:
+        if fault is not None and self.info is NOT_LOADED:
             self._lost = fault.error()
         else:
             self._lost = EngineError(ErrorCode.DISTRIBUTED_RUNTIME_ERROR, f"The engine lost its ranks: {why}")
