@@ -34,6 +34,8 @@ MONITOR = (
     Entry("metrics", "Print the numbers of the running services.", f"{_HERE}.monitor.metrics:metrics"),
 )
 
+BENCH = (Entry("llm", "Put load on the gateway or any OpenAI-compatible server.", f"{_HERE}.bench.llm:llm"),)
+
 CONFIG = (Entry("show", "Show every setting and where its value comes from.", f"{_HERE}.config:show"),)
 
 ROOT = (
@@ -44,6 +46,7 @@ ROOT = (
     Entry("chat", "Talk to the model, or ask it one question.", f"{_HERE}.chat:chat"),
     Entry("embed", "Turn texts into vectors.", f"{_HERE}.embed:embed"),
     Entry("monitor", "Open the dashboard.", f"{_HERE}.monitor.dashboard:dashboard", MONITOR),
+    Entry("bench", "Put load on a service and measure it.", children=BENCH),
     Entry("config", "Show the configuration.", children=CONFIG),
     Entry("help", "Print a help page: sage help llm serve, sage help exit-codes.", f"{_HERE}.help:help_page"),
 )

@@ -99,6 +99,9 @@ def test_a_command_like_nothing_names_what_there_is(cli: Any) -> None:
         (("monitor", "--interval", "nan"), "nan is no number"),
         (("monitor", "metrics", "--live", "--interval", "inf"), "0.2<=x<=3600"),
         (("chat", "--temperature", "nan", "hi"), "nan is no number"),
+        (("bench", "llm", "--concurrency", "1,x"), "--concurrency 1,x is wrong"),
+        (("bench", "llm", "--prompt-tokens", "9-3"), "--prompt-tokens 9-3 is wrong"),
+        (("bench", "llm", "--rate", "0"), "0.001<=x<=100000"),
     ],
 )
 def test_wrong_usage_says_what_and_where_to_read_on(words: tuple[str, ...], said: str, cli: Any) -> None:
