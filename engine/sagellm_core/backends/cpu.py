@@ -1,4 +1,4 @@
-"""The CPU: always there."""
+"""The CPU: always there. Own kernels where a compiler is (layers/cpu), torch's operators elsewhere."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ import numpy
 import psutil
 import torch
 
-from sagellm_core.backends.base import Backend
+from sagellm_core.backends.base import Backend, BackendConfig
+from sagellm_core.layers.attention import PagedAttention
+from sagellm_core.layers.cpu import TYPES, CpuPagedAttention, FusedDecoder, PackedLinear, fuse, kernels
+from sagellm_core.layers.linear import Linear, LinearOp
+from sagellm_core.models.base import CausalLM
 from sagellm_core.models.config import ModelConfig
+
+# Large tensors in huge pages: torch reads this when it first allocates. One row is read a fifth faster.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _SMALL_MODEL = 50_000_000
 _FLOAT32_UP_TO = 200_000_000
@@ -21,6 +28,12 @@ class CPUBackend(Backend):
     """Any CPU that torch runs on."""
 
     kind = "cpu"
+
+    def __init__(self, config: BackendConfig) -> None:
+        super().__init__(config)
+        self._library = kernels()
+        self._threads = usable_cores()
+        self._dtype = torch.float32
 
     @classmethod
     def is_available(cls) -> bool:
@@ -37,11 +50,18 @@ class CPUBackend(Backend):
     def dtype(self, requested: str, model: ModelConfig) -> torch.dtype:
         """auto: float32 for small models (faster and exact), else the checkpoint's type, bfloat16 for float16."""
         if requested == "auto":
-            if model.num_parameters <= _FLOAT32_UP_TO:
-                return torch.float32
-            requested = "bfloat16" if model.dtype == "float16" else model.dtype
+            requested = self._automatic(model)
         dtype = getattr(torch, requested, None)
-        return dtype if isinstance(dtype, torch.dtype) else torch.float32
+        self._dtype = dtype if isinstance(dtype, torch.dtype) else torch.float32
+        return self._dtype
+
+    def _automatic(self, model: ModelConfig) -> str:
+        if model.num_parameters <= _FLOAT32_UP_TO:
+            return "float32"
+        return "bfloat16" if model.dtype == "float16" else model.dtype
+
+    def free_bytes(self) -> int | None:
+        return int(psutil.virtual_memory().available)
 
     def kv_budget_bytes(self) -> int:
         return min(int(psutil.virtual_memory().available * _CACHE_SHARE), _CACHE_MOST)
@@ -54,14 +74,36 @@ class CPUBackend(Backend):
         return torch.from_numpy(numpy.zeros(size, dtype=numpy.uint8)).view(dtype).view(shape)
 
     def prepare_thread(self, model: ModelConfig, num_threads: int | None) -> None:
-        """One thread for small models, where waking a second costs more than it computes; else the cores we may use."""
+        """The cores we may use; torch gets one for small models, where waking a second costs more than it computes."""
         wanted = num_threads or int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
-        if not wanted:
-            wanted = 1 if model.num_parameters <= _SMALL_MODEL else _usable_cores()
-        torch.set_num_threads(wanted)
+        self._threads = wanted or usable_cores()
+        torch.set_num_threads(wanted or (1 if model.num_parameters <= _SMALL_MODEL else self._threads))
+
+    def attention(self, model: ModelConfig, block_size: int) -> PagedAttention:
+        if self._library is None or self._dtype not in TYPES:
+            return super().attention(model, block_size)
+        return CpuPagedAttention(self._library, block_size, self.device, self._threads)
+
+    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None = None, *, shared: bool = False) -> LinearOp:
+        """In the kernels' layout, in the memory of `weight`; one that is shared waits for `specialise`."""
+        if self._library is None or weight.dtype not in TYPES:
+            return super().linear(weight, bias, shared=shared)
+        if shared:
+            return Linear(weight.t(), bias)
+        return PackedLinear(self._library, weight, bias, TYPES[weight.dtype], self._threads)
+
+    def specialise(self, model: CausalLM) -> CausalLM:
+        """One call of the kernels a step where they have all that the model does."""
+        if self._library is None or model.dtype not in TYPES:
+            return model
+        fused = fuse(model, self._library, TYPES[model.dtype], self._threads)
+        if isinstance(fused, FusedDecoder):
+            torch.set_num_threads(1)  # what is left to torch is small, and its threads would spin beside ours
+        return fused
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

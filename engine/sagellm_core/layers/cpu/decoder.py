@@ -1,0 +1,150 @@
+"""A decoder whose step is one call of the kernels."""
+
+from __future__ import annotations
+
+import weakref
+from ctypes import CDLL, byref, c_void_p
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sagellm_core.layers.attention import PagedAttention
+from sagellm_core.layers.cpu.attention import StepArrays
+from sagellm_core.layers.cpu.library import TYPES, Layer, Shape, Type, check
+from sagellm_core.layers.cpu.linear import PackedLinear
+from sagellm_core.layers.linear import Linear
+from sagellm_core.models.base import CausalLM
+from sagellm_core.models.decoder import Decoder, DecoderLayer, Embedding
+
+_PANEL = 32
+_MOST_HEADS_IN_A_GROUP = 256
+
+
+class FusedDecoder:
+    """A `Decoder` in the kernels: activations float32, products in the type of the weights.
+
+    The embedding of a tied head is read from the head's packed matrix: there is no second copy.
+    """
+
+    def __init__(self, model: Decoder, library: CDLL, threads: int) -> None:
+        self.config = model.config
+        self.dtype = model.dtype
+        self._library = library
+        self._model = model
+        self._kept: list[object] = []
+        layers = (Layer * len(model.layers))(*(self._layer(layer) for layer in model.layers))
+        shape = self._shape(model, threads)
+        self._handle = c_void_p(library.sage_decoder_new(byref(shape), layers))
+        weakref.finalize(self, library.sage_decoder_free, self._handle)
+        self.num_layers = len(model.layers)
+        self.num_kv_heads = model.num_kv_heads
+        self._caches: tuple[list[Tensor], object] = ([], None)
+
+    def forward(
+        self, inputs: Tensor, positions: Tensor, caches: list[Tensor], attention: PagedAttention, meta: StepArrays
+    ) -> Tensor:
+        """Hidden states (tokens, hidden) in the model's type; float32 inside. `positions` are those of `meta`."""
+        x = self._embedded(inputs)
+        if self._caches[0] is not caches:
+            self._caches = (caches, (c_void_p * len(caches))(*(cache.data_ptr() for cache in caches)))
+        meta.step.num_blocks = caches[0].shape[1]
+        check(self._library.sage_decoder_forward(self._handle, byref(meta.step), x.data_ptr(), self._caches[1]))
+        return x if self.dtype is torch.float32 else x.to(self.dtype)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (rows, vocabulary), float32."""
+        head = self._model.head
+        return head.product(hidden, torch.float32) if isinstance(head, PackedLinear) else self._model.logits(hidden)
+
+    def _embedded(self, inputs: Tensor) -> Tensor:
+        """A float32 tensor that the step may write into."""
+        embed = self._model.embed
+        if isinstance(embed, PackedEmbedding):
+            return embed.head.rows(inputs)
+        x = inputs if embed is None else embed(inputs)
+        return x.float() if x.dtype is not torch.float32 else x.clone() if x is inputs else x
+
+    def _float(self, weight: Tensor) -> int:
+        kept = weight.float().contiguous()
+        self._kept.append(kept)
+        return kept.data_ptr()
+
+    def _layer(self, layer: DecoderLayer) -> Layer:
+        matrices = [each.matrix for each in packed(layer)]
+        norms = layer.head_norms
+        return Layer(
+            *matrices,
+            self._float(layer.attention_norm.weight),
+            self._float(layer.mlp_norm.weight),
+            None if norms is None else self._float(norms.query),
+            None if norms is None else self._float(norms.key),
+            layer.spec.window or 0,
+        )
+
+    def _shape(self, model: Decoder, threads: int) -> Shape:
+        assert model.rope is not None
+        first = model.layers[0]
+        cos, sin = (self._float(table) for table in model.rope)
+        return Shape(
+            len(model.layers),
+            model.config.hidden_size,
+            packed(first)[3].matrix.inputs,
+            first.spec.num_heads,
+            first.spec.num_kv_heads,
+            first.spec.head_dim,
+            model.config.norm_eps,
+            first.spec.scale,
+            TYPES[model.dtype],
+            threads,
+            cos,
+            sin,
+            None if model.norm is None else self._float(model.norm.weight),
+        )
+
+
+@dataclass(slots=True)
+class PackedEmbedding:
+    """The embedding of a tied head, read from the head's packed matrix."""
+
+    head: PackedLinear
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """Ids (tokens,) to vectors (tokens, hidden) in the model's type."""
+        return self.head.rows(ids).to(self.head.dtype)
+
+
+def fuse(model: CausalLM, library: CDLL, kind: Type, threads: int) -> CausalLM:
+    """The same model in the kernels where they have all that it does, else as it is. `kind` is that of a tied head."""
+    if not isinstance(model, Decoder) or model.dtype not in TYPES:
+        return model
+    embed, head = model.embed, model.head
+    if isinstance(embed, Embedding) and isinstance(head, Linear) and model.shard.group.size == 1:
+        head = PackedLinear(library, embed.table, head.bias, kind, threads)  # its rows are read through it from now on
+        model.embed, model.head = PackedEmbedding(head), head
+    return FusedDecoder(model, library, threads) if _fits(model) else model
+
+
+def packed(layer: DecoderLayer) -> list[PackedLinear]:
+    """The matrices of a layer that are in the kernels' layout, in the order of the C structure."""
+    each = (layer.qkv, layer.output, layer.gate_up, layer.down)
+    return [matrix for matrix in each if isinstance(matrix, PackedLinear)]
+
+
+def _fits(model: Decoder) -> bool:
+    config = model.config
+    first = model.layers[0].spec
+    return (
+        model.shard.group.size == 1
+        and model.rope is not None
+        and config.gated
+        and config.activation in ("silu", "swish")
+        and not config.layer_norm
+        and model.learned is None
+        and all(len(packed(layer)) == 4 and layer.spec.scale == first.scale for layer in model.layers)
+        and config.intermediate_size % _PANEL == 0
+        and first.num_heads // first.num_kv_heads <= _MOST_HEADS_IN_A_GROUP
+        and first.head_dim % 2 == 0
+    )
+
+

@@ -1,0 +1,66 @@
+"""Matrices in the kernels' layout: one copy that serves one row and many."""
+
+from __future__ import annotations
+
+from ctypes import CDLL, byref
+
+import torch
+from torch import Tensor
+
+from sagellm_core.layers.cpu.library import TYPES, Matrix, Type, check
+
+_PANEL = 32
+
+
+class PackedLinear:
+    """`x @ weight.T + bias` for a weight (outputs, inputs), float32 or bfloat16, kept as `kind`.
+
+    A matrix of whole panels that keeps its type is packed in its own memory: `weight` is then no longer rows. A row of
+    the result does not depend on the other rows.
+    """
+
+    def __init__(
+        self, library: CDLL, weight: Tensor, bias: Tensor | None, kind: Type, threads: int, *, in_place: bool = True
+    ) -> None:
+        self.library = library
+        self.threads = threads
+        self.dtype = weight.dtype
+        self.bias = None if bias is None else bias.float().contiguous()
+        self.matrix = Matrix(type=kind, outputs=weight.shape[0], inputs=weight.shape[1])
+        self.matrix.bias = None if self.bias is None else self.bias.data_ptr()
+        source = weight.contiguous()
+        size = library.sage_matrix_bytes(byref(self.matrix))
+        own = in_place and source is weight and size == weight.nbytes and weight.shape[0] % _PANEL == 0
+        self.memory = source if own and TYPES[weight.dtype] == kind else torch.empty(size, dtype=torch.uint8)
+        self.matrix.data = self.memory.data_ptr()
+        check(library.sage_pack(byref(self.matrix), source.data_ptr(), TYPES[weight.dtype], threads))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(rows, inputs) float32 or bfloat16 to (rows, outputs) of the same type."""
+        return self.product(x, x.dtype)
+
+    def product(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The same in another type than that of `x`."""
+        if x.stride(-1) != 1:
+            x = x.contiguous()
+        out = torch.empty((x.shape[0], self.matrix.outputs), dtype=dtype)
+        status = self.library.sage_linear(
+            byref(self.matrix),
+            x.data_ptr(),
+            TYPES[x.dtype],
+            x.stride(0),
+            x.shape[0],
+            out.data_ptr(),
+            TYPES[dtype],
+            self.threads,
+        )
+        check(status)
+        return out
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """The rows `ids` (int64) of the weight, float32: an embedding."""
+        out = torch.empty((ids.shape[0], self.matrix.inputs), dtype=torch.float32)
+        check(
+            self.library.sage_embed(byref(self.matrix), ids.data_ptr(), ids.shape[0], out.data_ptr(), self.threads)
+        )
+        return out
