@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-quick lint type bench docs train-model constraints coverage clean
+.PHONY: help setup demo test test-slow test-quick lint type bench bench-engine docs train-model constraints coverage clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ coverage: setup ## Tests with branch coverage (namespace packages counted)
 
 bench: setup ## Benchmarks, each a ratio to a named peer
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-engine: setup ## The engine beside its peers: benchmarks/engine/REPORT.md
+	$(BIN)/python -m benchmarks.engine $(ARGS)
 
 docs: setup ## Regenerate the command reference and check every link
 	$(BIN)/python scripts/docs.py

@@ -18,7 +18,14 @@ _SCRIPTS = Path(__file__).parent / "peers"
 
 
 class PeerFailedError(Exception):
-    """A peer ended, was silent for too long, or said that it cannot; the message is for the report."""
+    """A peer ended, was silent for too long, or said that it cannot; the message is for the report.
+
+    `alive`: it can be asked again.
+    """
+
+    def __init__(self, message: str, *, alive: bool = False) -> None:
+        super().__init__(message)
+        self.alive = alive
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,8 @@ class PeerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=os.environ | {"TRANSFORMERS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+                env=os.environ
+                | {"TRANSFORMERS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
                 start_new_session=True,
             )
         self._buffer = b""
@@ -58,7 +66,7 @@ class PeerProcess:
         answer = self._ask({"do": "run", "prompts": prompts, "max_tokens": max_tokens}, timeout)
         run = Run(int(answer["tokens"]), float(answer["wall"]), float(answer["cpu"]))
         if run.tokens != len(prompts) * max_tokens:
-            raise PeerFailedError(f"gave {run.tokens} tokens instead of {len(prompts) * max_tokens}")
+            raise PeerFailedError(f"gave {run.tokens} tokens instead of {len(prompts) * max_tokens}", alive=True)
         return run
 
     def close(self) -> None:
@@ -82,7 +90,7 @@ class PeerProcess:
         finally:
             self._signal(signal.SIGSTOP)
         if "error" in answer:
-            raise PeerFailedError(answer["error"])
+            raise PeerFailedError(answer["error"], alive=True)
         return answer
 
     def _line(self, timeout: float) -> bytes:

@@ -1,4 +1,4 @@
-"""Turns a Hugging Face folder into a peer's own format: `convert.py (gguf|openvino|ctranslate2) FOLDER TARGET PRECISION`.
+"""From a Hugging Face folder to a peer's own format: `convert.py (gguf|openvino|ctranslate2) FOLDER TARGET PRECISION`.
 
 Runs in the environment "convert", which has torch and every peer's own converter.
 """

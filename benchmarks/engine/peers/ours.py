@@ -15,16 +15,16 @@ class Ours:
 
     def load(self, model: str, precision: str, threads: int) -> str:
         self.loop = asyncio.new_event_loop()
-        kind = {"bf16": "bfloat16", "fp32": "float32"}.get(precision, "auto")
-        self.engine = LLMEngine(
-            LLMEngineConfig.model_validate(
-                {
-                    "model_path": model, "backend_type": "cpu", "dtype": kind, "enable_prefix_cache": False,
-                    "max_batch_size": 16, "max_model_len": 1024,
-                    "quantization": precision if precision.startswith("int") else None,
-                }  # fmt: skip
-            )
-        )
+        settings = {
+            "model_path": model,
+            "backend_type": "cpu",
+            "dtype": {"bf16": "bfloat16", "fp32": "float32"}.get(precision, "auto"),
+            "quantization": precision if precision.startswith("int") else None,
+            "enable_prefix_cache": False,
+            "max_batch_size": 16,
+            "max_model_len": 1024,
+        }
+        self.engine = LLMEngine(LLMEngineConfig.model_validate(settings))
         self.loop.run_until_complete(self.engine.start())
         return str(self.engine.get_info()["dtype"])
 

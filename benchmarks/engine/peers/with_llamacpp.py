@@ -1,4 +1,4 @@
-"""llama.cpp through llama-cpp-python's own C interface: one context, one sequence a request, all in one batch a step."""
+"""llama.cpp through the C interface of llama-cpp-python: one context, a sequence a request, all in one batch a step."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LlamaCpp:
         latest = self._read(prompts)
         positions = [len(prompt) for prompt in prompts]
         for _ in range(max_tokens - 1):
-            rows = [(token, position, seq, True) for seq, (token, position) in enumerate(zip(latest, positions))]
+            rows = [(latest[seq], positions[seq], seq, True) for seq in range(len(prompts))]
             latest = [self._choose(row) for row in self._decode(rows)]
             positions = [position + 1 for position in positions]
         return len(prompts) * max_tokens
@@ -45,7 +45,9 @@ class LlamaCpp:
     def _read(self, prompts: list[list[int]]) -> list[int]:
         """Every prompt into the cache; the first token of each answer."""
         rows = [
-            (token, at, seq, at == len(prompt) - 1) for seq, prompt in enumerate(prompts) for at, token in enumerate(prompt)
+            (token, at, seq, at == len(prompt) - 1)
+            for seq, prompt in enumerate(prompts)
+            for at, token in enumerate(prompt)
         ]
         latest: list[int] = []
         for first in range(0, len(rows), _CHUNK):

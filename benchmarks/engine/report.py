@@ -1,0 +1,102 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks.engine.environments import OURS, REQUIREMENTS
+from benchmarks.engine.findings import Finding
+from benchmarks.engine.measure import Cell, Entrant, Table
+from benchmarks.engine.models import Shape
+from benchmarks.engine.targets import limit
+
+_HEAD = """# Benchmarks of the engine
+
+Written by `make bench-engine`; do not edit. {machine}.
+
+Random weights (speed does not depend on what they say), the same prompts and the same number of tokens for everybody,
+greedy, prefix caching off. Every side is a process of its own with its model loaded; they take turns, round after
+round, and are frozen while another runs. Figures are medians. CPU is processor time a token: two cores that compute all
+the time need twice the wall time. Ours goes through `LLMEngine`, text of the tokens included; the peers give ids.
+"""
+
+
+def render(tables: list[Table], targets: list[Finding], others: list[Finding], failures: list[str], gbs: float) -> str:
+    """The whole report. `failures`: what could not be measured at all. `gbs`: read bandwidth in bytes a second."""
+    parts = [_HEAD.format(machine=_machine()), "## What has to be reached", ""]
+    parts += _findings("what", targets)
+    if others:
+        parts += ["", "## Everything else", "", *_findings("what", others)]
+    if failures:
+        parts += ["", "## Not measured", "", *(f"- {each}" for each in failures)]
+    for table in tables:
+        parts += ["", *_table(table, gbs)]
+    parts += ["", "## Peers", "", *_peers()]
+    return "\n".join(parts) + "\n"
+
+
+def _findings(what: str, findings: Iterable[Finding]) -> list[str]:
+    head = [f"| {what} | measured | ratio | has to be | reached |", "| --- | --- | --- | --- | --- |"]
+    return [*head, *(finding.row() for finding in findings)]
+
+
+def _table(table: Table, gbs: float) -> list[str]:
+    shape = table.shape
+    lines = [
+        f"## {shape.title}: {shape.parameters / 1e6:,.0f} M weights",
+        "",
+        _dimensions(shape),
+        "",
+        "| | computes in | ready after | " + " | ".join(each.name for each in table.scenarios) + " |",
+        "| --- | --- | --- |" + " --- |" * len(table.scenarios),
+    ]
+    lines += [_entrant(entrant, table) for entrant in table.entrants]
+    most = limit(table, "ours", gbs)
+    lines += [f"| *limit of memory, 16 bits* | | | *{most:,.1f}* |" + " |" * (len(table.scenarios) - 1)]
+    lines += ["", f"Reading memory: {gbs / 1e9:.1f} GB/s, the best of the passes between the rounds."]
+    failed = [(each, _failures(each)) for each in table.entrants if _failures(each)]
+    return lines + (["", *(f"- {each.side.name}: {reason}" for each, reason in failed)] if failed else [])
+
+
+def _dimensions(shape: Shape) -> str:
+    return (
+        f"{shape.layers} layers, {shape.hidden} wide, {shape.heads} heads ({shape.kv_heads} of keys and values), "
+        f"{shape.inner} inner, {shape.vocabulary:,} words. Tokens a second, and in brackets the CPU time a token."
+    )
+
+
+def _entrant(entrant: Entrant, table: Table) -> str:
+    cells = [_cell(entrant.cells.get(scenario.name)) for scenario in table.scenarios]
+    ready = f"{entrant.load_s:.1f} s" if entrant.load_s else ""
+    return f"| {entrant.side.name} | {entrant.note} | {ready} | " + " | ".join(cells) + " |"
+
+
+def _cell(cell: Cell | None) -> str:
+    if cell is None or not cell.runs:
+        return "–"
+    cpu = cell.cpu_per_token
+    return f"{cell.rate:,.1f} ({1e3 * cpu:.2f} ms)" if cpu < 1 else f"{cell.rate:,.1f} ({cpu:.2f} s)"
+
+
+def _failures(entrant: Entrant) -> str:
+    reasons = [entrant.failure, *(f"{name}: {cell.failure}" for name, cell in entrant.cells.items() if cell.failure)]
+    return "; ".join(reason for reason in reasons if reason)
+
+
+def _machine() -> str:
+    model = platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return f"Python {platform.python_version()}, {model}, {len(os.sched_getaffinity(0))} cores"
+
+
+def _peers() -> list[str]:
+    from importlib.metadata import version
+
+    lines = [f"- {name}: {', '.join(wanted)}" for name, wanted in REQUIREMENTS.items()]
+    return [f"- {OURS}: torch {version('torch')}, transformers {version('transformers')}", *lines]

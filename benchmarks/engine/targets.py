@@ -1,0 +1,74 @@
+"""What has to be reached on the CPU, as ratios of medians from one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.engine.findings import Finding
+from benchmarks.engine.measure import Table
+from benchmarks.engine.models import MEDIUM, SMALL, Shape
+from benchmarks.engine.sides import EIGHT_BITS, SIDES, SIXTEEN_BITS
+
+_ONE, _PREFILL, _SIXTEEN = "one stream", "prefill 512", "16 at once"
+_TRANSFORMERS = tuple(side.name for side in SIDES if side.name.startswith("transformers"))
+_OPENVINO = tuple(side.name for side in SIDES if side.name.startswith("OpenVINO"))
+_WIDE = tuple(side.name for side in SIDES if side.bits == SIXTEEN_BITS and not side.ours)
+_NARROW = tuple(side.name for side in SIDES if side.bits == EIGHT_BITS and not side.ours)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Ours has to reach `factor` times the best of `peers` in a scenario; or `of_limit` of what memory allows."""
+
+    shape: Shape
+    scenario: str
+    ours: str
+    peers: tuple[str, ...]
+    factor: float
+    of_limit: float = 0.0
+
+
+TARGETS = (
+    Target(MEDIUM, _ONE, "ours", _WIDE, 1.0, of_limit=0.9),
+    Target(MEDIUM, _ONE, "ours int8", _NARROW, 1.1),
+    Target(MEDIUM, _PREFILL, "ours", _WIDE, 0.9),
+    Target(MEDIUM, _PREFILL, "ours int8", _NARROW, 1.0),
+    Target(MEDIUM, _SIXTEEN, "ours", _WIDE, 1.0),
+    Target(MEDIUM, _SIXTEEN, "ours int8", _NARROW, 1.0),
+    Target(MEDIUM, _SIXTEEN, "ours", _TRANSFORMERS, 2.5),
+    Target(SMALL, _ONE, "ours", _OPENVINO, 0.9),
+    Target(SMALL, _ONE, "ours", _TRANSFORMERS, 5.0),
+    Target(SMALL, _PREFILL, "ours", _OPENVINO, 0.7),
+    Target(SMALL, _SIXTEEN, "ours", _OPENVINO, 0.9),
+    Target(SMALL, _SIXTEEN, "ours", _TRANSFORMERS, 3.0),
+)
+
+
+def limit(table: Table, side: str, bandwidth: float) -> float:
+    """Tokens a second of one stream at which a side would read its weights and its cache at full bandwidth."""
+    shape = table.shape
+    scenario = next(each for each in table.scenarios if each.name == _ONE)
+    context = scenario.lengths[0] + scenario.max_tokens / 2
+    cache = context * shape.kv_bytes(2)
+    weights = shape.parameters * (1 if side.endswith(("int8", "q8_0")) else 4 if "fp32" in side else 2)
+    return bandwidth / (weights + cache)
+
+
+def judge(table: Table, bandwidth: float) -> list[Finding]:
+    """The targets of a model beside what came out; a side that gave nothing is at 0."""
+    return [_judge(table, target, bandwidth) for target in TARGETS if target.shape is table.shape]
+
+
+def _judge(table: Table, target: Target, bandwidth: float) -> Finding:
+    ours = table.rate(target.ours, target.scenario)
+    best = max(target.peers, key=lambda name: table.rate(name, target.scenario))
+    theirs = table.rate(best, target.scenario)
+    what = f"{table.shape.title}, {target.scenario}: {target.ours} / {best}"
+    measured = f"{ours:,.1f} / {theirs:,.1f} tok/s"
+    ratio = ours / theirs if theirs else 0.0
+    if target.of_limit and ratio < target.factor:
+        most = limit(table, target.ours, bandwidth)
+        if ours / most >= target.of_limit:
+            what = f"{table.shape.title}, {target.scenario}: {target.ours} / bandwidth limit"
+            return Finding(what, f"{ours:,.1f} / {most:,.1f} tok/s", ours / most, target.of_limit, at_least=True)
+    return Finding(what, measured, ratio, target.factor, at_least=True)
