@@ -18,17 +18,21 @@ class RequestType(StrEnum):
     LLM_CHAT = "llm_chat"
     LLM_GENERATE = "llm_generate"
     EMBEDDING = "embedding"
+    TOKENS = "tokens"
 
     @property
     def upstream_kind(self) -> UpstreamKind:
-        """The kind of engine that does this work."""
+        """The kind of engine that does this work. An LLM engine also embeds, with a model of its own."""
         return "embedding" if self is RequestType.EMBEDDING else "llm"
 
 
 _BY_PATH = {
     "/v1/chat/completions": RequestType.LLM_CHAT,
     "/v1/completions": RequestType.LLM_GENERATE,
+    "/v1/completions/stream": RequestType.LLM_GENERATE,
     "/v1/embeddings": RequestType.EMBEDDING,
+    "/tokenize": RequestType.TOKENS,
+    "/detokenize": RequestType.TOKENS,
 }
 
 
@@ -65,6 +69,7 @@ class InferenceCall(msgspec.Struct, frozen=True):
 
 _DECODER = msgspec.json.Decoder(_Fields)
 _REQUIRED = {RequestType.LLM_CHAT: "messages", RequestType.LLM_GENERATE: "prompt", RequestType.EMBEDDING: "input"}
+_STREAMS = "/stream"
 
 
 class RequestClassifier:
@@ -80,8 +85,8 @@ class RequestClassifier:
             fields = _DECODER.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ApiError(400, f"The request body cannot be read: {error}.", code="invalid_body") from error
-        required = _REQUIRED[kind]
-        if bytes(getattr(fields, required)) in (b"", b"null"):
+        required = _REQUIRED.get(kind)
+        if required is not None and bytes(getattr(fields, required)) in (b"", b"null"):
             raise ApiError(400, f"`{required}` is missing.", param=required, code="missing_field")
         model = "" if fields.model in (None, "default") else str(fields.model)
-        return InferenceCall(kind, path, model, bool(fields.stream), body)
+        return InferenceCall(kind, path, model, bool(fields.stream) or path.endswith(_STREAMS), body)

@@ -123,6 +123,8 @@ class ControlPlaneManager:
         if not call.model:
             return engines
         known = [upstream for upstream in engines if upstream.knows(call.model)]
+        if not known and call.type is RequestType.EMBEDDING:
+            known = [upstream for upstream in self._of_kind("llm") if upstream.knows(call.model)]
         if known:
             return known
         silent = [upstream for upstream in engines if not upstream.models]

@@ -116,7 +116,7 @@ class Watcher:
         url, before = upstream.url, upstream.healthy
         try:
             well = await self._is_well(url)
-            models = await self._models(url) if well else ()
+            models = await self._models(url, self._coordinator.credentials(upstream)) if well else ()
             reason = "" if well or upstream.state == "starting" else "its /health says no"
         except TimeoutError:
             upstream.healthy = None  # busy is not down: whether it can be reached, the next request will tell
@@ -138,9 +138,10 @@ class Watcher:
         async with self._coordinator.session.get(url + "/health", timeout=_PROBE_TIMEOUT) as response:
             return response.status == 200 or response.status == 404
 
-    async def _models(self, url: str) -> tuple[str, ...]:
+    async def _models(self, url: str, headers: dict[str, str]) -> tuple[str, ...]:
         """Return the ids that /v1/models lists."""
-        async with self._coordinator.session.get(url + "/v1/models", timeout=_PROBE_TIMEOUT) as response:
+        asked = self._coordinator.session.get(url + "/v1/models", timeout=_PROBE_TIMEOUT, headers=headers)
+        async with asked as response:
             return tuple(model.id for model in _DECODER.decode(await response.read()).data)
 
 

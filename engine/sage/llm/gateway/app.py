@@ -24,7 +24,10 @@ def create_app(settings: GatewaySettings | None = None) -> HttpApp:
         routes=[
             Route("/v1/chat/completions", {"POST": inference}),
             Route("/v1/completions", {"POST": inference}),
+            Route("/v1/completions/stream", {"POST": inference}),
             Route("/v1/embeddings", {"POST": inference}),
+            Route("/tokenize", {"POST": inference}),
+            Route("/detokenize", {"POST": inference}),
             Route("/v1/models", {"GET": gateway.list_models}),
             Route("/v1/models/", {"GET": gateway.show_model}),
             Route("/health", {"GET": gateway.health}),
@@ -46,7 +49,7 @@ class _Gateway:
             self.manager.add("llm", url)
         for url in settings.embeddings:
             self.manager.add("embedding", url)
-        self.coordinator = HttpExecutionCoordinator(settings.idle_seconds)
+        self.coordinator = HttpExecutionCoordinator(settings.idle_seconds, settings.engine_key)
         self.metrics = MetricsCollector(lambda: self.manager.upstreams)
         home = (settings.home or SageHome.find()) if settings.follows_home else None
         self.watcher = Watcher(self.manager, self.coordinator, home)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from sage.llm.gateway.settings import GatewaySettings
 from sage.llm.serving import serve
 
 _log = get_logger("sage.llm.gateway")
+
+KEY_VARIABLE = "SAGE_ENGINE_API_KEY"
+"""Where the engines take their keys from too; the first one is the gateway's."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,6 +64,7 @@ def _settings(options: argparse.Namespace) -> GatewaySettings:
         wait_seconds=options.wait_seconds,
         max_running=options.max_running,
         max_waiting=options.max_waiting,
+        engine_key=os.environ.get(KEY_VARIABLE, "").split(",")[0].strip(),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sage.common.home import SageHome
 
@@ -24,6 +24,7 @@ class GatewaySettings:
     max_waiting: int = 256
     body_bytes: int = 8 * 1024 * 1024
     idle_seconds: float = 300.0
+    engine_key: str = field(default="", repr=False)
 
     @property
     def follows_home(self) -> bool:

@@ -28,9 +28,13 @@ class UpstreamUnreachable(Exception):  # noqa: N818 - a state of the world, hand
 
 @dataclass(slots=True)
 class HttpExecutionCoordinator:
-    """Sends requests to engines. `idle_seconds`: the longest silence of an engine inside an answer."""
+    """Sends requests to engines. `idle_seconds`: the longest silence of an engine inside an answer.
+
+    `engine_key` goes to LLM engines, and to nobody else.
+    """
 
     idle_seconds: float = 300.0
+    engine_key: str = field(default="", repr=False)
     _session: aiohttp.ClientSession | None = field(default=None)
 
     async def start(self) -> None:
@@ -55,13 +59,19 @@ class HttpExecutionCoordinator:
         assert self._session is not None, "start() comes first"
         return self._session
 
+    def credentials(self, upstream: Upstream) -> dict[str, str]:
+        """Return the headers by which an engine knows us."""
+        if not self.engine_key or upstream.kind != "llm":
+            return {}
+        return {"Authorization": f"Bearer {self.engine_key}"}
+
     async def open(self, upstream: Upstream, path: str, body: bytes, request_id: str) -> aiohttp.ClientResponse:
         """Return the engine's answer with its body still to be read; the caller must close it.
 
         Raises UpstreamUnreachable where no answer began. A connection that the engine had closed while it idled is
         replaced once, silently.
         """
-        headers = {"Content-Type": "application/json", "X-Request-Id": request_id}
+        headers = {"Content-Type": "application/json", "X-Request-Id": request_id, **self.credentials(upstream)}
         for last in (False, True):
             try:
                 data = body if len(body) < _LARGE_BODY else io.BytesIO(body)  # aiohttp sends a file piece by piece
