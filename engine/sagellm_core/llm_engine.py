@@ -13,24 +13,21 @@ threads. Importing this module does not import torch.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from time import monotonic
 from typing import Any
-from uuid import uuid4
 
 from sagellm_core.backends.base import check_kind
 from sagellm_core.config import LLMEngineConfig
-from sagellm_core.decoding.grammar import grammar_compiler
-from sagellm_core.decoding.params import resolve_sampling
-from sagellm_core.engine_core.core import CoreStats, EngineCore, Submission, Update, start_thread
-from sagellm_core.engine_core.scheduler import SchedulerConfig
+from sagellm_core.engine_core.core import EngineCore, start_thread
+from sagellm_core.engine_core.limits import SchedulerConfig
+from sagellm_core.engine_core.messages import CoreStats, Update
 from sagellm_core.errors import EngineError, invalid
+from sagellm_core.intake import encode, new_request, submission, take_in, take_in_text
 from sagellm_core.models.bundle import ModelBundle, open_bundle
 from sagellm_core.request_state import RequestState
-from sagellm_core.text.chat_template import FALLBACK_STOP
-from sagellm_core.text.output import OutputText
-from sagellm_core.text.tokenizer import LONG_TEXT
+from sagellm_core.text.tokenizer import Tokenizer
 from sagellm_core.text.tools import ToolFormat
 from sagellm_protocol.errors import ErrorCode
 from sagellm_protocol.messages import Request, Response, StreamEvent
@@ -50,6 +47,8 @@ class LLMEngine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped: asyncio.Event | None = None
         self._started_at = 0.0
+        self._reloading = False
+        self._quiet = asyncio.Event()
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -92,12 +91,49 @@ class LLMEngine:
         core.stop()
         await self._stopped.wait()
 
+    async def sleep(self) -> None:
+        """Give the device's memory back until `wake`. Requests that run go on then; new ones are refused meanwhile.
+
+        Raises EngineError when the engine is not running.
+        """
+        await asyncio.wrap_future(self._started().sleep())
+
+    async def wake(self) -> None:
+        """End a sleep. Raises EngineError when the engine is not running."""
+        await asyncio.wrap_future(self._started().wake())
+
+    @property
+    def asleep(self) -> bool:
+        return self._core is not None and self._core.asleep
+
+    async def reload(self, model_path: str | None = None) -> None:
+        """Load the model again, or another one. New requests are refused meanwhile; those that run are answered first.
+
+        Raises what `start` raises; the engine then goes on with the model that it had.
+        """
+        core = self._started()
+        config = self.config.model_copy(update={"model_path": model_path} if model_path else {})
+        bundle = await asyncio.to_thread(open_bundle, config)
+        self._reloading = True
+        try:
+            while self._requests and core.healthy:
+                self._quiet.clear()
+                await self._quiet.wait()
+            await asyncio.wrap_future(core.reload(bundle.new_executor, _limits(config, bundle)))
+            self.config, self._bundle = config, bundle
+        finally:
+            self._reloading = False
+
+    def _started(self) -> EngineCore:
+        if self._core is None:
+            raise EngineError(ErrorCode.UNAVAILABLE, "the engine is not running", hint="await engine.start()")
+        return self._core
+
     def _new_core(self, bundle: ModelBundle) -> EngineCore:
         config = self.config
-        limits = SchedulerConfig(config.max_batch_size, config.max_num_batched_tokens, bundle.max_model_len)
         return EngineCore(
             bundle.new_executor,
-            limits,
+            _limits(config, bundle),
             self._deliver,
             block_size=config.kv_cache_block_size,
             prefix_cache=config.enable_prefix_cache,
@@ -114,7 +150,7 @@ class LLMEngine:
         request_id: str | None = None,
     ) -> Response:
         """The whole answer to a prompt (text or token ids). Raises EngineError when it cannot be given."""
-        request = _request(prompt, sampling_params, max_tokens, request_id)
+        request = new_request(prompt, sampling_params, max_tokens, request_id)
         return await self.complete(request)
 
     async def stream(
@@ -132,7 +168,7 @@ class LLMEngine:
         if isinstance(prompt_or_request, Request):
             request = prompt_or_request
         else:
-            request = _request(prompt_or_request, sampling_params, max_tokens, request_id)
+            request = new_request(prompt_or_request, sampling_params, max_tokens, request_id)
         state = await self._submit(request)
         async with aclosing(self._events(state)) as events:
             async for event in events:
@@ -167,43 +203,46 @@ class LLMEngine:
         self._core.cancel(request_id)
         return True
 
-    async def _answer(self, request: Request) -> Response:
-        state = await self._submit(request)
-        async with aclosing(self._events(state)) as events:
-            async for event in events:
-                if event.event == "end":
-                    return state.response(event)
-        raise AssertionError("a stream has an end event")
+    async def embed(self, texts: list[str] | list[list[int]], *, adapter: str = "") -> list[list[float]]:
+        """A vector of length 1 for each text (or its token ids), pooled as the configuration says.
 
-    async def _submit(self, request: Request) -> RequestState:
+        Raises EngineError for the first text that cannot be embedded.
+        """
+        requests = [new_request(text, adapter=adapter) for text in texts]
+        tasks = [asyncio.create_task(self._embed(request)) for request in requests]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _embed(self, request: Request) -> list[float]:
+        state = await self._submit(request, pooling=self.config.pooling_strategy)
+        response = await self._response(state)
+        if state.vector is None:
+            raise EngineError.from_protocol(response.error) if response.error else AssertionError("no vector, no error")
+        return state.vector
+
+    async def _answer(self, request: Request) -> Response:
+        return await self._response(await self._submit(request))
+
+    async def _response(self, state: RequestState) -> Response:
+        with self._attending(state) as tokenizer:
+            while not state.done:
+                state.take(await state.updates.get(), tokenizer)
+        return state.response(state.end_event(self.stats))
+
+    async def _submit(self, request: Request, *, pooling: str = "") -> RequestState:
         core, bundle = self._running()
         self._refuse_surplus(request)
-        params = resolve_sampling(request.sampling_params, request.max_tokens, self.config, bundle.generation)
-        if request.messages is not None and bundle.template.is_fallback:
-            params = params.model_copy(update={"stop": [*params.stop, FALLBACK_STOP]})
-        bundle.check_ids([*params.logit_bias], "logit_bias")
-        bundle.check_ids(params.stop_token_ids, "stop_token_ids")
-        queued_at = monotonic()
-        if params.grammar is not None:
-            await grammar_compiler(bundle.folder, bundle.shape.vocab_size).admit(params.grammar)
-        prompt = await self._encode(request, bundle)
+        state = await (take_in_text if pooling else take_in)(request, self.config, bundle)
         self._refuse_surplus(request)
-        reason = core.scheduler.refusal(len(prompt), request.kv_budget_tokens)
+        if bundle is not self._running()[1]:
+            raise EngineError(ErrorCode.UNAVAILABLE, "the engine has gone over to another model")
+        reason = core.scheduler.refusal(len(state.prompt), request.kv_budget_tokens, state.params)
         if reason is not None:
             raise invalid(reason, "messages" if request.messages is not None else "prompt")
-        core.submit(
-            Submission(
-                request.request_id,
-                prompt,
-                params,
-                text=OutputText(bundle.tokenizer, prompt, params),
-                stop_ids=bundle.stop_ids(params),
-                priority=request.priority,
-                max_total=request.kv_budget_tokens,
-                deadline=None if request.deadline_ms is None else queued_at + request.deadline_ms / 1000,
-            )
-        )
-        state = RequestState(request, prompt, params, queued_at, self.config.engine_id)
+        core.submit(submission(state, bundle, pooling=pooling))
         self._requests[request.request_id] = state
         return state
 
@@ -217,27 +256,33 @@ class LLMEngine:
         if request.request_id in self._requests:
             raise invalid(f"a request with the id {request.request_id!r} is already running", "request_id")
 
-    async def _encode(self, request: Request, bundle: ModelBundle) -> list[int]:
-        if _size(request) >= LONG_TEXT:
-            return await asyncio.to_thread(bundle.encode, request)
-        return bundle.encode(request)
-
     async def _events(self, state: RequestState) -> AsyncGenerator[StreamEvent, None]:
-        request_id = state.request.request_id
+        with self._attending(state) as tokenizer:
+            yield state.start_event()
+            while not state.done:
+                update = await state.updates.get()
+                state.take(update, tokenizer)
+                event = state.delta(update)
+                if event is not None:
+                    yield event
+            for event in state.late_deltas():
+                yield event
+            yield state.end_event(self.stats)
+
+    @contextmanager
+    def _attending(self, state: RequestState) -> Iterator[Tokenizer]:
+        """Somebody takes the request's updates; who leaves before its end cancels it."""
         core, bundle = self._core, self._bundle
         assert core is not None
         assert bundle is not None
         try:
-            yield state.start_event()
-            while not state.done:
-                event = state.take(await state.updates.get(), bundle.tokenizer)
-                if event is not None:
-                    yield event
-            yield state.end_event(core.stats)
+            yield bundle.tokenizer
         finally:
-            del self._requests[request_id]
+            del self._requests[state.request.request_id]
+            if not self._requests:
+                self._quiet.set()
             if not state.done:
-                core.cancel(request_id)
+                core.cancel(state.request.request_id)
 
     def _deliver(self, updates: list[Update]) -> None:
         """On the step thread: hand a step's news to the event loop."""
@@ -256,7 +301,7 @@ class LLMEngine:
     async def tokenize(self, request: Request) -> list[int]:
         """The token ids of a request's prompt or messages, as the model would read them. Raises EngineError."""
         _, bundle = self._running()
-        return await self._encode(request, bundle)
+        return await encode(request, bundle)
 
     def detokenize(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         """The text of token ids. Raises EngineError for an id outside the vocabulary."""
@@ -280,7 +325,7 @@ class LLMEngine:
         stats = self.stats
         info: dict[str, Any] = {
             "engine_id": self.config.engine_id,
-            "state": "ready" if self._core is not None and self._core.healthy else "stopped",
+            "state": self._state(),
             "model": self.config.served_model_name or self.config.model_path,
             "backend": stats.device,
             "dtype": stats.dtype,
@@ -304,6 +349,10 @@ class LLMEngine:
             "evict_count": stats.evictions,
             "steps_total": stats.steps,
             "step_failures_total": stats.failures,
+            "restarts_total": stats.restarts,
+            "draft_tokens_total": stats.drafts_proposed,
+            "accepted_tokens_total": stats.drafts_accepted,
+            "spec_accept_rate": stats.spec_accept_rate,
             "uptime_s": monotonic() - self._started_at if self._core is not None else 0.0,
         }
 
@@ -312,31 +361,30 @@ class LLMEngine:
         return self._core.stats if self._core is not None else CoreStats()
 
     def _running(self) -> tuple[EngineCore, ModelBundle]:
-        if self._core is None or self._bundle is None or not self._core.healthy:
-            raise EngineError(ErrorCode.UNAVAILABLE, "the engine is not running", hint="await engine.start()")
-        return self._core, self._bundle
+        core, bundle = self._started(), self._bundle
+        assert bundle is not None
+        if core.healthy and not self._reloading:
+            return core, bundle
+        why = f"the engine is {self._state()}"
+        raise EngineError(ErrorCode.UNAVAILABLE, why, hint="await engine.wake()" if core.asleep else "")
+
+    def _state(self) -> str:
+        if self._core is None or self._core.failure is not None:
+            return "stopped"
+        if self._core.asleep:
+            return "asleep"
+        if self._reloading:
+            return "loading another model"
+        return "ready" if self._core.healthy else "recovering"
 
 
-def _request(
-    prompt: str | list[int], params: SamplingParams | None, max_tokens: int | None, request_id: str | None
-) -> Request:
-    if max_tokens is not None and max_tokens < 1:
-        raise invalid(f"max_tokens must be at least 1, not {max_tokens}", "max_tokens")
-    return Request(request_id=request_id or uuid4().hex, prompt=prompt, sampling_params=params, max_tokens=max_tokens)
-
-
-def _size(request: Request) -> int:
-    """About how much there is to render and to encode: characters, token ids, messages and parts of messages."""
-    if request.messages is None:
-        return len(request.prompt or "")
-    size = len(request.messages)
-    for message in request.messages:
-        content = message.content
-        if isinstance(content, list):
-            size += sum(1 + len(str(part.get("text", ""))) for part in content)
-        else:
-            size += len(content or "")
-    return size
+def _limits(config: LLMEngineConfig, bundle: ModelBundle) -> SchedulerConfig:
+    return SchedulerConfig(
+        config.max_batch_size,
+        config.max_num_batched_tokens,
+        bundle.max_model_len,
+        draft_model=config.speculative_model is not None,
+    )
 
 
 def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:

@@ -3,63 +3,142 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from sagellm_core.engine_core.core import CoreStats, Update
+from sagellm_core.engine_core.messages import CoreStats, Update
 from sagellm_core.engine_core.plan import SampledToken
 from sagellm_core.text.tokenizer import Tokenizer
-from sagellm_protocol.messages import Metrics, Request, Response, StreamEvent, Timestamps, TokenLogprob
-from sagellm_protocol.sampling import SamplingParams
+from sagellm_protocol.errors import Error
+from sagellm_protocol.messages import (
+    Choice,
+    FinishReason,
+    Metrics,
+    Request,
+    Response,
+    StreamEvent,
+    Timestamps,
+    TokenLogprob,
+)
+from sagellm_protocol.sampling import DecodingStrategy, SamplingParams
 
 
 @dataclass(slots=True, eq=False)
-class RequestState:
-    """Collects a request's updates on the event loop's side. Times are seconds of the engine's clock."""
+class _Answer:
+    """One of the answers to a request. `total` is the sum of its tokens' log-probabilities."""
 
-    request: Request
-    prompt: list[int]
-    params: SamplingParams
-    queued_at: float
-    engine_id: str
-    updates: asyncio.Queue[Update] = field(default_factory=asyncio.Queue)
     text: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
-    token_times: list[float] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
-    last: Update | None = None
+    total: float = 0.0
+    score: float = 0.0
+    finish_reason: FinishReason | None = None
+    error: Error | None = None
+
+    @property
+    def mean_logprob(self) -> float:
+        if self.finish_reason == "error" or not self.tokens:
+            return float("-inf")
+        return self.total / len(self.tokens)
+
+
+class RequestState:
+    """Collects a request's updates on the event loop's side. Times are seconds of the engine's clock.
+
+    `params` are what the request asked for. Where the best of several are given, nothing is shown before all have
+    ended.
+    """
+
+    def __init__(
+        self, request: Request, prompt: list[int], params: SamplingParams, queued_at: float, engine_id: str
+    ) -> None:
+        self.request = request
+        self.prompt = prompt
+        self.params = params
+        self.queued_at = queued_at
+        self.updates: asyncio.Queue[Update] = asyncio.Queue()
+        self.vector: list[float] | None = None
+        self._engine_id = engine_id
+        self._answers = [_Answer() for _ in range(num_answers(params))]
+        self._selects = len(self._answers) > params.n
+        self._prompt_logprobs: list[TokenLogprob] | None = None
+        self._last: Update | None = None
+        self._begun = 0.0
+        self._cached_tokens = 0
+        self._drafts: dict[int, tuple[int, int]] = {}
+        self._kv_transfer = (0, 0, 0.0)
 
     @property
     def done(self) -> bool:
-        return self.last is not None and self.last.finish_reason is not None
+        return all(answer.finish_reason is not None for answer in self._answers)
 
     def start_event(self) -> StreamEvent:
         return self._event("start", prompt_tokens=len(self.prompt))
 
-    def take(self, update: Update, tokenizer: Tokenizer) -> StreamEvent | None:
-        """Take in an update; the delta that it makes, if it makes one."""
-        self.last = update
-        if update.token is None:
+    def take(self, update: Update, tokenizer: Tokenizer) -> None:
+        """Take in an update."""
+        self._last = update
+        self._begun = self._begun or update.scheduled_at
+        self._cached_tokens = max(self._cached_tokens, update.cached_tokens)
+        self._drafts[update.index] = update.drafts
+        self._kv_transfer = update.kv_transfer
+        self.vector = update.vector or self.vector
+        if update.prompt_logprobs is not None:
+            self._prompt_logprobs = [_logprob(token, tokenizer) for token in update.prompt_logprobs]
+        answer = self._answers[update.index]
+        answer.finish_reason, answer.error, answer.score = update.finish_reason, update.error, update.score
+        answer.text.append(update.text)
+        answer.times += [update.at] * len(update.tokens)
+        answer.tokens += [token.token_id for token in update.tokens]
+        answer.total += sum(token.logprob or 0.0 for token in update.tokens)
+        if self.params.logprobs is not None:
+            answer.logprobs += [_logprob(token, tokenizer) for token in update.tokens]
+
+    def delta(self, update: Update) -> StreamEvent | None:
+        """What the update that was just taken in shows, if it shows something now."""
+        count = len(update.tokens)
+        if self._selects or not count:
             return None
-        self.tokens.append(update.token.token_id)
-        self.token_times.append(update.at)
-        self.text.append(update.text)
-        logprobs = None
-        if update.token.logprob is not None:
-            logprobs = [_logprob(update.token, update.token.logprob, tokenizer)]
-            self.logprobs += logprobs
-        return self._event("delta", chunk=update.text, chunk_tokens=[update.token.token_id], logprobs=logprobs)
+        answer = self._answers[update.index]
+        return self._event(
+            "delta",
+            index=update.index,
+            chunk=update.text,
+            chunk_tokens=[token.token_id for token in update.tokens],
+            logprobs=answer.logprobs[-count:] if self.params.logprobs is not None else None,
+            finish_reason=update.finish_reason if len(self._answers) > 1 else None,
+            prompt_logprobs=self._prompt_logprobs if len(answer.tokens) == count else None,
+        )
+
+    def late_deltas(self) -> Iterator[StreamEvent]:
+        """The deltas that had to wait for the end, one for each answer that is given."""
+        for choice in self._choices() if self._selects else ():
+            yield self._event(
+                "delta",
+                index=choice.index,
+                chunk=choice.output_text,
+                chunk_tokens=choice.output_tokens,
+                logprobs=choice.logprobs,
+                finish_reason=choice.finish_reason,
+                prompt_logprobs=self._prompt_logprobs,
+            )
 
     def end_event(self, stats: CoreStats) -> StreamEvent:
-        assert self.last is not None
+        best = self._ranked()[0]
+        several = len(self._answers) > 1 or self.params.strategy is DecodingStrategy.BEAM_SEARCH
         return self._event(
             "end",
             prompt_tokens=len(self.prompt),
-            output_text="".join(self.text),
-            output_tokens=self.tokens,
-            finish_reason=self.last.finish_reason,
-            metrics=self.metrics(stats),
-            error=None if self.last.finish_reason in ("stop", "length") else self.last.error,
+            output_text="".join(best.text),
+            output_tokens=best.tokens,
+            finish_reason=best.finish_reason,
+            metrics=self._metrics(best, stats),
+            logprobs=best.logprobs if self.params.logprobs is not None else None,
+            prompt_logprobs=self._prompt_logprobs,
+            choices=list(self._choices()) if several else [],
+            error=None if best.finish_reason in ("stop", "length") else best.error,
         )
 
     def response(self, end: StreamEvent) -> Response:
@@ -72,34 +151,58 @@ class RequestState:
             prompt_tokens=len(self.prompt),
             finish_reason=end.finish_reason or "error",
             metrics=end.metrics or Metrics(),
-            logprobs=self.logprobs if self.params.logprobs is not None else None,
+            logprobs=end.logprobs,
+            prompt_logprobs=end.prompt_logprobs,
+            choices=end.choices,
             error=end.error,
         )
 
-    def metrics(self, stats: CoreStats) -> Metrics:
-        """Measurements of this request so far."""
-        assert self.last is not None
-        times = self.token_times
-        first = times[0] if times else self.last.at
+    def _ranked(self) -> list[_Answer]:
+        """The answers that are given, best first; those of a search come ranked."""
+        if not self._selects:
+            return self._answers
+        return sorted(self._answers, key=lambda answer: -answer.mean_logprob)[: self.params.n]
+
+    def _choices(self) -> Iterator[Choice]:
+        for index, answer in enumerate(self._ranked()):
+            yield Choice(
+                index=index,
+                output_text="".join(answer.text),
+                output_tokens=answer.tokens,
+                finish_reason=answer.finish_reason or "error",
+                logprobs=answer.logprobs if self.params.logprobs is not None else None,
+                score=answer.mean_logprob if self._selects and answer.mean_logprob > float("-inf") else answer.score,
+            )
+
+    def _metrics(self, answer: _Answer, stats: CoreStats) -> Metrics:
+        """Measurements of this request; times between tokens are those of one answer."""
+        assert self._last is not None
+        times, ended = answer.times, self._last.at
+        first = min((each.times[0] for each in self._answers if each.times), default=ended)
         gaps = [1000 * (after - before) for before, after in pairwise(times)]
         between = sum(gaps) / len(gaps) if gaps else 0.0
-        begun = self.last.scheduled_at or self.queued_at
-        used = len(self.prompt) + len(self.tokens)
+        begun = self._begun or self.queued_at
+        tokens = sum(len(each.tokens) for each in self._answers)
+        proposed, accepted = (sum(each[part] for each in self._drafts.values()) for part in (0, 1))
+        used = len(self.prompt) + tokens
+        moved_blocks, moved_bytes, moved_ms = self._kv_transfer
         return Metrics(
             ttft_ms=1000 * (first - self.queued_at) if times else 0.0,
             tbt_ms=between,
             tpot_ms=between,
-            throughput_tps=len(times) / max(self.last.at - self.queued_at, 1e-9),
-            error_rate=float(self.last.finish_reason == "error"),
+            throughput_tps=tokens / max(ended - self.queued_at, 1e-9),
+            error_rate=float(answer.finish_reason == "error"),
             kv_used_tokens=used,
             kv_used_bytes=used * stats.bytes_per_token,
-            prefix_hit_rate=self.last.cached_tokens / len(self.prompt),
+            prefix_hit_rate=self._cached_tokens / len(self.prompt),
+            spec_accept_rate=accepted / proposed if proposed else 0.0,
             prefill_ms=1000 * max(first - begun, 0.0),
             decode_ms=1000 * (times[-1] - first) if times else 0.0,
+            kv_transfer_count=moved_blocks,
+            kv_transfer_bytes=moved_bytes,
+            kv_transfer_ms=moved_ms,
             itl_list=gaps,
-            timestamps=Timestamps(
-                queued_at=self.queued_at, scheduled_at=begun, executed_at=first, completed_at=self.last.at
-            ),
+            timestamps=Timestamps(queued_at=self.queued_at, scheduled_at=begun, executed_at=first, completed_at=ended),
         )
 
     def _event(self, event: str, **fields: object) -> StreamEvent:
@@ -108,18 +211,30 @@ class RequestState:
                 "event": event,
                 "request_id": self.request.request_id,
                 "trace_id": self.request.trace_id,
-                "engine_id": self.engine_id,
+                "engine_id": self._engine_id,
                 **fields,
             }
         )
 
 
-def _logprob(token: SampledToken, logprob: float, tokenizer: Tokenizer) -> TokenLogprob:
+def num_answers(params: SamplingParams) -> int:
+    """How many answers are computed to the end."""
+    return params.n if params.strategy is DecodingStrategy.BEAM_SEARCH else params.best_of or params.n
+
+
+def core_params(params: SamplingParams) -> SamplingParams:
+    """What the engine core needs to know: where the best are given, log-probabilities rank them."""
+    if num_answers(params) > params.n and params.logprobs is None:
+        return params.model_copy(update={"logprobs": 0})
+    return params
+
+
+def _logprob(token: SampledToken, tokenizer: Tokenizer) -> TokenLogprob:
     top = token.top or {}
     return TokenLogprob(
         token_id=token.token_id,
         token=tokenizer.token(token.token_id),
-        logprob=logprob,
+        logprob=token.logprob if token.logprob is not None else 0.0,
         top=top,
         top_tokens={token_id: tokenizer.token(token_id) for token_id in top},
     )

@@ -21,10 +21,13 @@ def chain_digest(parent: bytes, tokens: Seq[int]) -> bytes:
     return blake2b(parent + array("q", tokens).tobytes(), digest_size=16).digest()
 
 
-def extend_chain(chain: list[bytes], tokens: Seq[int], block_size: int) -> None:
-    """Append the digests of the full blocks of `tokens` that `chain` does not have yet."""
+def extend_chain(chain: list[bytes], tokens: Seq[int], block_size: int, root: bytes = b"") -> None:
+    """Append the digests of the full blocks of `tokens` that `chain` does not have yet.
+
+    `root` stands before the first block: what was computed under another root is never found.
+    """
     for start in range(len(chain) * block_size, len(tokens) - block_size + 1, block_size):
-        chain.append(chain_digest(chain[-1] if chain else b"", tokens[start : start + block_size]))
+        chain.append(chain_digest(chain[-1] if chain else root, tokens[start : start + block_size]))
 
 
 class BlockManager:
@@ -74,7 +77,7 @@ class BlockManager:
         return sum(1 for block in blocks if not self._owners[block])
 
     def share(self, blocks: Seq[int]) -> None:
-        """Add an owner to each of these blocks, which `cached_prefix` returned."""
+        """Add an owner to each of these blocks, which `cached_prefix` returned or which another sequence owns."""
         for block in blocks:
             if not self._owners[block]:
                 del self._free[block]
@@ -112,6 +115,17 @@ class BlockManager:
 
     def owners(self, block: int) -> int:
         return self._owners[block]
+
+    def writable(self, block: int) -> bool:
+        """Whether its one owner may write into it; a block that others read has to be copied first."""
+        return self._owners[block] == 1 and self._digests[block] is None
+
+    def forget_all(self) -> None:
+        """Every content is lost: no block can be found by its content any more."""
+        for digest, block in self._by_digest.items():
+            assert self._digests[block] == digest
+            self._digests[block] = None
+        self._by_digest.clear()
 
     def _forget(self, block: int) -> None:
         digest = self._digests[block]

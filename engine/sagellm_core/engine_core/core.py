@@ -2,95 +2,50 @@
 
 Other threads only put commands into a queue, so an event loop beside it never waits for a step. Results go out
 through one callback a step.
+
+A step that fails ends the requests that it was the fault of, as far as that can be told; after three failures in a row
+the executor is made anew, and what waits goes on with the new one. Ranks that are gone end the loop.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from time import monotonic
 
+from sagellm_core.engine_core.answers import Answers
 from sagellm_core.engine_core.block_manager import BlockManager
-from sagellm_core.engine_core.plan import SampledToken, SchedulerOutput
-from sagellm_core.engine_core.scheduler import Scheduler, SchedulerConfig
-from sagellm_core.engine_core.sequence import Sequence
+from sagellm_core.engine_core.limits import SchedulerConfig
+from sagellm_core.engine_core.messages import CoreStats, Submission, Update
+from sagellm_core.engine_core.plan import SchedulerOutput
+from sagellm_core.engine_core.scheduler import Scheduler
 from sagellm_core.errors import EngineError
 from sagellm_core.executor.base import Executor
-from sagellm_core.text.output import OutputText
 from sagellm_protocol.errors import Error, ErrorCode
 from sagellm_protocol.messages import FinishReason
-from sagellm_protocol.sampling import SamplingParams
+
+__all__ = ["CoreStats", "EngineCore", "Submission", "Update", "start_thread"]
 
 _LOG = logging.getLogger("sagellm_core")
 _FATAL_FAILURES = 3
+_LONGEST_PAUSE_S = 30.0
 _STOPPED = "the engine stopped"
 
 
 @dataclass(slots=True, frozen=True)
-class Submission:
-    """A request for the scheduler.
+class _Order:
+    """Work for the step thread, done between two steps, and who waits for it."""
 
-    `text` turns its tokens into text, `stop_ids` end it, `deadline` is on the core's clock.
-    """
-
-    seq_id: str
-    prompt: list[int]
-    sampling: SamplingParams
-    text: OutputText | None = None
-    stop_ids: frozenset[int] = frozenset()
-    priority: int = 0
-    max_total: int | None = None
-    deadline: float | None = None
-
-
-@dataclass(slots=True, frozen=True)
-class Update:
-    """News of one sequence: a token with the text that it made certain, an end, or both.
-
-    `at` is when the step ended, `scheduled_at` when the sequence's first step began.
-    """
-
-    seq_id: str
-    at: float
-    token: SampledToken | None = None
-    text: str = ""
-    finish_reason: FinishReason | None = None
-    error: Error | None = None
-    scheduled_at: float = 0.0
-    cached_tokens: int = 0
-
-
-@dataclass(slots=True)
-class CoreStats:
-    """Counters for whoever looks; written by the step thread, read by any."""
-
-    running: int = 0
-    waiting: int = 0
-    kv_usage: float = 0.0
-    kv_blocks: int = 0
-    block_size: int = 0
-    bytes_per_token: int = 0
-    steps: int = 0
-    preemptions: int = 0
-    evictions: int = 0
-    prompt_tokens: int = 0
-    generation_tokens: int = 0
-    prefix_lookup_tokens: int = 0
-    prefix_hit_tokens: int = 0
-    failures: int = 0
-    device: dict[str, object] = field(default_factory=dict)
-    dtype: str = ""
-
-    @property
-    def prefix_hit_ratio(self) -> float:
-        return self.prefix_hit_tokens / self.prefix_lookup_tokens if self.prefix_lookup_tokens else 0.0
+    work: Callable[[], None]
+    done: Future[None]
 
 
 Deliver = Callable[[list[Update]], None]
-_Command = Submission | str | Callable[[], None] | None
+_Command = Submission | str | Callable[[], None] | _Order | None
 
 
 class EngineCore:
@@ -121,14 +76,15 @@ class EngineCore:
         self._commands: SimpleQueue[_Command] = SimpleQueue()
         self._closed = False
         self._door = threading.Lock()
-        self._deadlines: dict[str, float] = {}
-        self._begun: dict[str, float] = {}
-        self._texts: dict[str, OutputText] = {}
         self._consecutive_failures = 0
+        self._broken: BaseException | None = None
+        self._pause_s = 0.0
         self._stopping = False
+        self.asleep = False
         self.stats = CoreStats(block_size=block_size)
         self.failure: BaseException | None = None
         self._scheduler: Scheduler | None = None
+        self._answers: Answers | None = None
 
     # -- from any thread ----------------------------------------------------------------------------------------
 
@@ -137,26 +93,51 @@ class EngineCore:
 
         Raises EngineError (unavailable) when the loop has ended.
         """
-        with self._door:
-            if self._closed:
-                raise EngineError(ErrorCode.UNAVAILABLE, _STOPPED)
-            self._commands.put(submission)
+        self._put(submission)
 
     def cancel(self, seq_id: str) -> None:
-        """End a sequence at the next step border; unknown ids are passed over."""
+        """End a request at the next step border; unknown ids are passed over."""
         self._commands.put(seq_id)
 
     def call(self, work: Callable[[], None]) -> None:
         """Have `work` done on the step thread, between two steps; dropped when the loop has ended. Must not raise."""
         self._commands.put(work)
 
+    def sleep(self) -> Future[None]:
+        """Give memory back: weights leave the device, the cache is dropped. Requests go on when `wake` is called."""
+        return self._order(self._fall_asleep)
+
+    def wake(self) -> Future[None]:
+        """End a sleep; nothing happens when there is none."""
+        return self._order(self._wake_up)
+
+    def reload(self, new_executor: Callable[[], Executor], limits: SchedulerConfig) -> Future[None]:
+        """Go over to another model. Requests that have not ended end with `unavailable`.
+
+        When it cannot be loaded, the one before is loaded again, and the error is that of the new one.
+        """
+        return self._order(lambda: self._replace(new_executor, limits))
+
     def stop(self) -> None:
         self._commands.put(None)
 
+    def _order(self, work: Callable[[], None]) -> Future[None]:
+        order = _Order(work, Future())
+        self._put(order)
+        return order.done
+
+    def _put(self, command: Submission | _Order) -> None:
+        with self._door:
+            if self._closed:
+                raise EngineError(ErrorCode.UNAVAILABLE, _STOPPED)
+            self._commands.put(command)
+
     @property
     def healthy(self) -> bool:
-        """Whether steps are running, and not failing again and again."""
-        return self._scheduler is not None and self.failure is None and not self._stopping
+        """Whether requests can be taken: the loop runs, does not sleep, and its executor works."""
+        return self._scheduler is not None and not (
+            self.failure or self._stopping or self.asleep or self._broken is not None
+        )
 
     @property
     def executor(self) -> Executor:
@@ -167,6 +148,11 @@ class EngineCore:
     def scheduler(self) -> Scheduler:
         assert self._scheduler is not None, "the core has not started"
         return self._scheduler
+
+    @property
+    def answers(self) -> Answers:
+        assert self._answers is not None, "the core has not started"
+        return self._answers
 
     # -- on the step thread -------------------------------------------------------------------------------------
 
@@ -190,28 +176,36 @@ class EngineCore:
 
     def start(self) -> None:
         """Load the model and lay out the cache, on the calling thread."""
+        limits = self._launch()
+        blocks = BlockManager(self.stats.kv_blocks, self._block_size, prefix_cache=self._prefix_cache)
+        self._scheduler = Scheduler(limits, blocks)
+        self._answers = Answers(self._scheduler)
+
+    def _launch(self) -> SchedulerConfig:
+        """Start an executor; the limits of a scheduler for it."""
         self._executor = self._new_executor()
         info = self._executor.start()
         self._executor.watch(lambda error: self.call(lambda: self._lose(error)))
-        limits = self._limits
-        if limits.max_batched_tokens is None:
-            limits = replace(limits, max_batched_tokens=info.token_budget)
-        blocks = BlockManager(info.num_blocks, self._block_size, prefix_cache=self._prefix_cache)
-        self._scheduler = Scheduler(limits, blocks)
         self.stats.kv_blocks = info.num_blocks
         self.stats.bytes_per_token = info.bytes_per_token
         self.stats.dtype, self.stats.device = info.dtype, info.device
+        if self._limits.max_batched_tokens is not None:
+            return self._limits
+        return replace(self._limits, max_batched_tokens=info.token_budget)
 
     def turn(self, *, block: bool = False) -> None:
         """Take in what waits in the queue, then do one step. With `block`, wait for work when there is none."""
         updates: list[Update] = []
         try:
-            self._take_commands(updates, block=block and not self.scheduler.has_work)
+            idle = self.asleep or self._broken is not None or not self.scheduler.has_work
+            self._take_commands(updates, self._patience() if block and idle else 0.0)
             if self._stopping:
                 return
-            if self._deadlines:
-                self._expire(updates)
-            plan = self.scheduler.schedule()
+            for name in self.answers.expired(self._clock()):
+                self._end(name, "error", ErrorCode.DEADLINE_EXCEEDED, "the request's deadline has passed", updates)
+            if self._broken is not None:
+                self._revive()
+            plan = None if self.asleep or self._broken is not None else self.scheduler.schedule()
             if plan is not None:
                 self._step(plan, updates)
                 if self._after_step is not None:
@@ -221,119 +215,127 @@ class EngineCore:
             if updates:
                 self._deliver(updates)
 
-    def _take_commands(self, updates: list[Update], *, block: bool) -> None:
+    def _patience(self) -> float | None:
+        """How long to wait for a command at most, in seconds; None: until one comes."""
+        if self._broken is not None:
+            return self._pause_s
+        return 1.0 if self.asleep and self.scheduler.has_work else None
+
+    def _take_commands(self, updates: list[Update], patience: float | None) -> None:
         while True:
             try:
-                command = self._commands.get(block=block)
+                command = self._commands.get(patience != 0.0, patience or None)
             except Empty:
                 return
-            block = False
+            patience = 0.0
             if command is None:
                 self._stopping = True
                 return
-            if callable(command):
-                command()
+            if isinstance(command, _Order):
+                self._carry_out(command)
             elif isinstance(command, str):
                 self._end(command, "cancelled", ErrorCode.CANCELLED, "the request was cancelled", updates)
-            else:
+            elif isinstance(command, Submission):
                 self._admit(command, updates)
+            else:
+                command()
+
+    def _carry_out(self, order: _Order) -> None:
+        try:
+            order.work()
+        except Exception as error:
+            order.done.set_exception(error)
+        else:
+            order.done.set_result(None)
 
     def _admit(self, item: Submission, updates: list[Update]) -> None:
         try:
-            self.scheduler.add(
-                item.seq_id,
-                item.prompt,
-                item.sampling,
-                priority=item.priority,
-                stop_ids=item.stop_ids,
-                max_total=item.max_total,
-            )
+            self.answers.enter(item)
         except ValueError as error:
             refusal = Error(code=ErrorCode.INVALID_ARGUMENT, message=str(error))
             updates.append(Update(item.seq_id, self._clock(), finish_reason="error", error=refusal))
-            return
-        if item.text is not None:
-            self._texts[item.seq_id] = item.text
-        if item.deadline is not None:
-            self._deadlines[item.seq_id] = item.deadline
-
-    def _expire(self, updates: list[Update]) -> None:
-        now = self._clock()
-        for seq_id in [seq_id for seq_id, deadline in self._deadlines.items() if deadline <= now]:
-            self._end(seq_id, "error", ErrorCode.DEADLINE_EXCEEDED, "the request's deadline has passed", updates)
 
     def _step(self, plan: SchedulerOutput, updates: list[Update]) -> None:
-        now = self._clock()
-        for new in plan.new:
-            self._begun[new.seq_id] = now
+        self.answers.begin(plan, self._clock())
         try:
             output = self.executor.execute(plan)
         except Exception as error:  # the requests of this step fail, the engine lives on
-            self._fail(plan.seq_ids, error, updates)
+            self._fail(error, updates)
             return
         self._consecutive_failures = 0
         done = self._clock()
         progress = self.scheduler.update(output)
-        updates += [self._news(each.sequence, each.token, done) for each in progress]
+        updates += self.answers.news(progress, output, done)
         self.stats.steps += 1
-        self.stats.generation_tokens += len(progress)
+        self.stats.generation_tokens += sum(len(each.tokens) for each in progress)
 
-    def _news(self, sequence: Sequence, token: SampledToken, at: float) -> Update:
-        seq_id = sequence.seq_id
-        begun = self._begun.get(seq_id, 0.0)
-        if token.token_id < 0:
-            self._forget(seq_id)
-            error = Error(code=ErrorCode.INTERNAL, message="the model gave no usable numbers (NaN)")
-            return Update(seq_id, at, None, "", "error", error, begun, sequence.num_cached)
-        text = ""
-        if (output := self._texts.get(seq_id)) is not None:
-            text, stopped = output.push(token.token_id, last=sequence.finish_reason)
-            if stopped and sequence.finish_reason is None:
-                self.scheduler.finish(seq_id, "stop")
-            elif stopped:
-                sequence.finish_reason = "stop"
-        if sequence.finish_reason is not None:
-            self._forget(seq_id)
-        return Update(seq_id, at, token, text, sequence.finish_reason, None, begun, sequence.num_cached)
+    # -- failures, sleep, other models --------------------------------------------------------------------------
 
-    def _fail(self, seq_ids: Iterable[str], error: Exception, updates: list[Update]) -> None:
+    def _fail(self, error: Exception, updates: list[Update]) -> None:
         _LOG.error("a step failed: %s", error, exc_info=error)
         self.stats.failures += 1
         self._consecutive_failures += 1
-        if self._consecutive_failures >= _FATAL_FAILURES:
-            self.failure = error
+        suspects = self.scheduler.fail()
         if isinstance(error, EngineError) and error.error_code is ErrorCode.DISTRIBUTED_RUNTIME_ERROR:
             self._lose(error)
+            return
         message = f"the step failed: {type(error).__name__}: {error}"
-        code = error.error_code if isinstance(error, EngineError) else ErrorCode.INTERNAL
-        for seq_id in seq_ids:
-            self._end(seq_id, "error", code, message, updates)
+        for group in suspects:
+            self._end(group.request_id, "error", _code_of(error), message, updates)
+        if self._consecutive_failures >= _FATAL_FAILURES:
+            self._broken, self._pause_s = error, 0.0
 
     def _lose(self, error: EngineError) -> None:
         """The ranks are gone, and with them the cache: nothing can be computed any more."""
         self.failure = error
         self._stopping = True
 
-    def _end(self, seq_id: str, reason: FinishReason, code: ErrorCode, message: str, updates: list[Update]) -> None:
-        sequence = self.scheduler.finish(seq_id, reason)
-        if sequence is None:
+    def _revive(self) -> None:
+        """Steps fail again and again: make the executor anew, and later again if that fails too."""
+        _LOG.warning("the engine makes its executor anew after: %s", self._broken)
+        try:
+            self.executor.stop()
+            self._launch()
+        except Exception as error:
+            self._pause_s = min(max(2 * self._pause_s, 1.0), _LONGEST_PAUSE_S)
+            _LOG.error("the executor does not start; next try in %.0f s: %s", self._pause_s, error, exc_info=error)
             return
-        updates.append(
-            Update(
-                seq_id,
-                self._clock(),
-                finish_reason=reason,
-                error=Error(code=code, message=message),
-                scheduled_at=self._begun.get(seq_id, 0.0),
-                cached_tokens=sequence.num_cached,
-            )
-        )
-        self._forget(seq_id)
+        self.scheduler.begin_anew()
+        self.stats.restarts += 1
+        self._broken, self._consecutive_failures = None, 0
 
-    def _forget(self, seq_id: str) -> None:
-        self._deadlines.pop(seq_id, None)
-        self._begun.pop(seq_id, None)
-        self._texts.pop(seq_id, None)
+    def _fall_asleep(self) -> None:
+        if not self.asleep:
+            self.scheduler.drop_cache()
+            self.executor.sleep()
+            self.asleep = True
+
+    def _wake_up(self) -> None:
+        if self.asleep:
+            self.executor.wake()
+            self.asleep = False
+
+    def _replace(self, new_executor: Callable[[], Executor], limits: SchedulerConfig) -> None:
+        updates: list[Update] = []
+        for group in self.scheduler.requests:
+            self._end(group.request_id, "error", ErrorCode.UNAVAILABLE, "the engine loads another model", updates)
+        if updates:
+            self._deliver(updates)
+        before = self._new_executor, self._limits
+        self.executor.stop()
+        self._new_executor, self._limits = new_executor, limits
+        try:
+            self.start()
+        except Exception:
+            self._new_executor, self._limits = before
+            self.start()
+            raise
+        finally:
+            self.asleep, self._broken = False, None
+
+    def _end(self, name: str, reason: FinishReason, code: ErrorCode, message: str, updates: list[Update]) -> None:
+        error = EngineError(code, message).to_protocol()
+        updates += self.answers.end(name, reason, error, self._clock())
 
     def _end_all(self) -> None:
         """The engine stops: everything that still runs or waits in the queue is told so, and nothing more comes in."""
@@ -342,13 +344,16 @@ class EngineCore:
         updates: list[Update] = []
         code = self.failure.error_code if isinstance(self.failure, EngineError) else ErrorCode.UNAVAILABLE
         why = str(self.failure) if isinstance(self.failure, EngineError) else _STOPPED
-        for seq_id in [item.seq_id for item in self.scheduler.running + self.scheduler.waiting]:
-            self._end(seq_id, "error", code, why, updates)
+        for group in self.scheduler.requests:
+            self._end(group.request_id, "error", code, why, updates)
         while not self._commands.empty():
             command = self._commands.get()
+            stopped = EngineError(ErrorCode.UNAVAILABLE, _STOPPED)
             if isinstance(command, Submission):
-                stopped = Error(code=ErrorCode.UNAVAILABLE, message=_STOPPED, retryable=True)
-                updates.append(Update(command.seq_id, self._clock(), finish_reason="error", error=stopped))
+                error = stopped.to_protocol()
+                updates.append(Update(command.seq_id, self._clock(), finish_reason="error", error=error))
+            elif isinstance(command, _Order):
+                command.done.set_exception(stopped)
         if updates:
             self._deliver(updates)
 
@@ -359,6 +364,17 @@ class EngineCore:
         stats.preemptions, stats.evictions = scheduler.preemptions, scheduler.blocks.evictions
         stats.prompt_tokens = stats.prefix_lookup_tokens = scheduler.prompt_tokens_seen
         stats.prefix_hit_tokens = scheduler.prompt_tokens_cached
+        stats.drafts_proposed, stats.drafts_accepted = scheduler.drafts_proposed, scheduler.drafts_accepted
+
+
+def _code_of(error: Exception) -> ErrorCode:
+    """What a failed step is to those whose requests it takes with it."""
+    if isinstance(error, EngineError):
+        return error.error_code
+    text = f"{type(error).__name__} {error}".lower()
+    if isinstance(error, MemoryError) or "out of memory" in text or "outofmemory" in text or "allocate memory" in text:
+        return ErrorCode.RESOURCE_EXHAUSTED
+    return ErrorCode.INTERNAL
 
 
 def start_thread(

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
+from sagellm_core.engine_core.plan import SampledToken
 from sagellm_protocol.messages import FinishReason
+from sagellm_protocol.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from sagellm_core.engine_core.drafts import Drafter
+    from sagellm_core.engine_core.groups import Group
 
 
 class SequenceStatus(StrEnum):
@@ -19,26 +26,35 @@ class Sequence:
     """Tokens known so far, how many of them have their keys and values in the cache, and where.
 
     `tokens` is prompt plus output. `num_computed` counts the leading tokens whose KV is in `blocks`; a preempted
-    sequence falls back to 0 and keeps its output. `max_total` bounds `len(tokens)`.
+    sequence falls back to 0 and keeps its output. `max_total` bounds `len(tokens)`. `index` is the number of the answer
+    that it works on, `rank` its place in every queue: the more urgent first, then the earlier.
+
+    `root` begins its hash chain. With `reads_prefix` off, its prompt goes through the model, cached or not. `drafts` are
+    proposed tokens that the step at hand checks.
     """
 
     seq_id: str
     tokens: list[int]
     max_total: int
+    group: Group = field(repr=False)
+    sampling: SamplingParams
+    rank: tuple[int, int, int]
     stop_ids: frozenset[int] = frozenset()
-    priority: int = 0
-    arrival: int = 0
-    num_prompt: int = field(init=False)
+    num_prompt: int = 0
+    index: int = 0
+    root: bytes = b""
+    adapter: str = ""
+    pooling: str = ""
+    reads_prefix: bool = True
+    drafter: Drafter | None = None
     num_computed: int = 0
-    num_cached: int = 0
     blocks: list[int] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
+    drafts: list[int] = field(default_factory=list)
+    prompt_logprobs: list[SampledToken] = field(default_factory=list)
     status: SequenceStatus = SequenceStatus.WAITING
     finish_reason: FinishReason | None = None
     preemptions: int = 0
-
-    def __post_init__(self) -> None:
-        self.num_prompt = len(self.tokens)
 
     @property
     def num_pending(self) -> int:
@@ -52,9 +68,4 @@ class Sequence:
     @property
     def is_decoding(self) -> bool:
         """Only the newest token is pending."""
-        return self.num_pending == 1 and self.num_output > 0
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        """Sort key: the more urgent first, then the earlier."""
-        return (-self.priority, self.arrival)
+        return len(self.tokens) - self.num_computed == 1 and len(self.tokens) > self.num_prompt

@@ -71,8 +71,7 @@ class Run:
     def take(self, updates: list[Update]) -> None:
         for update in updates:
             assert update.error is None, update.error
-            if update.token is not None:
-                self.tokens[update.seq_id].append(update.token.token_id)
+            self.tokens[update.seq_id] += [token.token_id for token in update.tokens]
             if update.finish_reason is not None:
                 self.ends[update.seq_id] = update.finish_reason
 

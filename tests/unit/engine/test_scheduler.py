@@ -100,7 +100,7 @@ def test_a_shared_prefix_is_not_computed_again() -> None:
     plan = step(scheduler)
     assert plan.query_lens == [3]
     assert plan.positions == [8, 9, 10]
-    assert second.num_cached == 8
+    assert second.group.num_cached == 8
     assert scheduler.prompt_tokens_cached == 8
 
 
@@ -183,8 +183,8 @@ def test_cancelling_between_schedule_and_update_is_safe() -> None:
     assert plan is not None
     scheduler.finish("a", "cancelled")
     progress = scheduler.update(execute(plan))
-    assert [each.sequence.seq_id for each in progress] == ["b"]
-    assert scheduler.finish("a", "cancelled") is None
+    assert [each.group.request_id for each in progress] == ["b"]
+    assert scheduler.finish("a", "cancelled") == []
     assert step(scheduler).finished == ["a"]
 
 
