@@ -19,13 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, NoReturn
 
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.engine_core.groups import search_width
 from sagellm_core.engine_core.limits import Limits, SchedulerConfig
 from sagellm_core.engine_core.messages import CoreStats, Submission, Update
-from sagellm_core.errors import EngineError
+from sagellm_core.errors import EngineError, not_implemented
 from sagellm_core.executor.multi_process import thread_share
 from sagellm_core.executor.process import ChildProcess
 from sagellm_core.nodes.messages import Down, Halt, NodeAnswer, Setup, Up
@@ -104,6 +104,7 @@ class PDSeparatedExecutor:
         self._closed = False
         self._stopping = False
         self._ready = False
+        self.asleep = False
         self.stats = CoreStats(block_size=config.kv_cache_block_size)
         self.failure: BaseException | None = None
 
@@ -126,6 +127,16 @@ class PDSeparatedExecutor:
 
     def stop(self) -> None:
         self._events.put(None)
+
+    def sleep(self) -> NoReturn:
+        """Raise: nodes are ended, not put to sleep."""
+        raise not_implemented("a runtime of several nodes cannot sleep; stop it, and start it again")
+
+    wake = sleep
+
+    def reload(self, *_: object) -> NoReturn:
+        """Raise: another model needs other nodes."""
+        raise not_implemented("a runtime of several nodes cannot load another model; start another one")
 
     @property
     def healthy(self) -> bool:

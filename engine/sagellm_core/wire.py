@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from struct import Struct as Format
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -73,12 +74,14 @@ def decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
 class Connection:
     """Frames over a stream socket; one thread may send and another receive.
 
-    `limit` bounds what head and body of a frame may each have: nobody makes us reserve more memory.
+    `limit` bounds what head and body of a frame may each have: nobody makes us reserve more memory. `head_at` is when
+    the head of the last received frame was complete.
     """
 
     def __init__(self, sock: socket.socket, kind: Any) -> None:
         self.sock = sock
         self.limit = MAX_FRAME
+        self.head_at = 0.0
         self._decoder = decoder(kind)
 
     def fileno(self) -> int:
@@ -99,6 +102,7 @@ class Connection:
         if max(head_size, body_size) > self.limit:
             raise ConnectionError(f"a frame of {head_size} + {body_size} bytes is not one of ours")
         head = self._exactly(head_size)
+        self.head_at = monotonic()
         try:
             message = self._decoder.decode(head)
         except (msgspec.MsgspecError, ValueError) as error:

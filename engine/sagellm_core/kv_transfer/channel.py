@@ -63,13 +63,13 @@ class KVTransferChannel:
         """How many times `send` may be called now."""
         return len(self._free)
 
-    def send(self, transfer: str, first: int, count: int, content: bytes | bytearray) -> None:
+    def send(self, transfer: str, first: int, count: int, content: bytes | bytearray, *, cached: int = 0) -> None:
         """Send `count` blocks (`blocks_per_slot` at most), numbers `first ..` of their transfer; needs a free slot."""
         slot = self._free.popleft()
         if self._memory is not None:
             self._memory.slot(slot)[: len(content)] = content
             content = b""
-        self._frames.put((Blocks(transfer, first, count, slot), content))
+        self._frames.put((Blocks(transfer, first, count, slot, cached), content))
 
     def close(self) -> None:
         """End the connection without a word to `on_broken`."""

@@ -42,12 +42,16 @@ class Welcome(msgspec.Struct, frozen=True, tag=True):
 
 
 class Blocks(msgspec.Struct, frozen=True, tag=True):
-    """Blocks `first .. first + count - 1` of a transfer, in shared slot `slot` or as the frame's body."""
+    """Blocks `first .. first + count - 1` of a transfer, in shared slot `slot` or as the frame's body.
+
+    `cached` of them the sender had from earlier requests.
+    """
 
     transfer: str
     first: int
     count: int
     slot: int
+    cached: int = 0
 
 
 class Credit(msgspec.Struct, frozen=True, tag=True):

@@ -33,12 +33,17 @@ _GREETING_BYTES = 64 << 10
 
 @dataclass(slots=True, frozen=True)
 class Arrival:
-    """Blocks that came. Call `done` when `content` is copied: only then may the sender use its memory again."""
+    """Blocks that came; the first of their bytes at `began`, on the monotonic clock.
+
+    Call `done` when `content` is copied: only then may the sender use its memory again.
+    """
 
     transfer: str
     first: int
     count: int
     content: memoryview
+    cached: int
+    began: float
     done: Callable[[], None]
 
 
@@ -155,7 +160,8 @@ class KVReceiver:
             except OSError:
                 pass
 
-        self._on_arrival(Arrival(message.transfer, message.first, message.count, content, done))
+        places = message.first, message.count
+        self._on_arrival(Arrival(message.transfer, *places, content, message.cached, connection.head_at, done))
 
     def _refuse(self, connection: Connection, error: EngineError) -> None:
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from sagellm_core.engine_core.core import EngineCore
@@ -18,7 +19,7 @@ from sagellm_core.engine_core.messages import Submission
 from sagellm_core.errors import EngineError
 from sagellm_core.kv_transfer import Arrival, KVForm
 from sagellm_core.nodes.chain import prefix_chain
-from sagellm_core.nodes.messages import Full, Job, Reserved, Room
+from sagellm_core.nodes.messages import Arrived, Full, Job, Reserved, Room
 
 _LOG = logging.getLogger("sagellm_core")
 _MOST_HELD = 0.5
@@ -33,6 +34,10 @@ class Incoming:
     blocks: list[int]
     have: int
     received: int = 0
+    bytes: int = 0
+    cached: int = 0
+    seconds: float = 0.0
+    stored_at: float = 0.0
 
 
 class DecodeEngine:
@@ -89,6 +94,9 @@ class DecodeEngine:
         """Run a request with the blocks that have come."""
         incoming = self._incoming.pop(job_id, None)
         if incoming is not None:
+            if incoming.received:
+                ms = 1000 * incoming.seconds
+                self._report(Arrived(job_id, incoming.received, incoming.bytes, ms, incoming.cached))
             self.enter(incoming.job)
             self._core.call(lambda: self._release(incoming))  # after the scheduler has seen the request
 
@@ -125,6 +133,11 @@ class DecodeEngine:
         for block, digest in zip(incoming.blocks[places], incoming.chain[places], strict=True):
             self._core.scheduler.blocks.name(block, digest)
         incoming.received += arrival.count
+        incoming.bytes += len(arrival.content)
+        incoming.cached += arrival.cached
+        now = monotonic()
+        incoming.seconds += now - max(arrival.began, incoming.stored_at)
+        incoming.stored_at = now
         if incoming.have + incoming.received == len(incoming.blocks):
             self.proceed(arrival.transfer)
 

@@ -111,17 +111,23 @@ class Room(msgspec.Struct, frozen=True, tag=True):
     """A node that was full has space again."""
 
 
-class Sent(msgspec.Struct, frozen=True, tag=True):
-    """All blocks of a request are in the receiver's cache. `ms`: time in which some of them were under way.
+class Arrived(msgspec.Struct, frozen=True, tag=True):
+    """Blocks of a request are in the cache of the node that decodes, and the request is in its scheduler.
 
-    `cached`: how many of them the sender had from earlier requests.
+    `ms`: time in which some of them were under way. `cached` of them the sender had from earlier requests.
     """
 
     id: str
     blocks: int
     bytes: int
     ms: float
-    cached: int = 0
+    cached: int
+
+
+class Sent(msgspec.Struct, frozen=True, tag=True):
+    """A node that prefills has nothing to do for a request any more: all blocks are confirmed."""
+
+    id: str
 
 
 class NotSent(msgspec.Struct, frozen=True, tag=True):
@@ -150,4 +156,4 @@ class Down(msgspec.Struct, frozen=True, tag=True):
 
 
 NodeOrder = Setup | Enter | Expect | Proceed | Prefill | Cancel | Halt
-NodeAnswer = Up | Reserved | Full | Room | Sent | NotSent | News | Report | Down | Fault
+NodeAnswer = Up | Reserved | Full | Room | Arrived | Sent | NotSent | News | Report | Down | Fault

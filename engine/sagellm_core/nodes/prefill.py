@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Any
 
 from sagellm_core.engine_core.core import EngineCore
@@ -29,7 +28,10 @@ NewChannel = Callable[[KVAddress, Callable[[str], None], Callable[[EngineError],
 
 @dataclass(slots=True, eq=False)
 class Outgoing:
-    """One prompt. `found` blocks of its chain are known to be computed; of those, `pending` are not sent yet."""
+    """One prompt. `found` blocks of its chain are known to be computed; of those, `pending` are not sent yet.
+
+    `cached` were there when the order came, `under_way` frames are not confirmed yet.
+    """
 
     order: Prefill
     chain: list[bytes]
@@ -38,10 +40,6 @@ class Outgoing:
     pending: deque[int] = field(default_factory=deque)
     under_way: int = 0
     computing: bool = False
-    blocks: int = 0
-    bytes: int = 0
-    ms: float = 0.0
-    busy_since: float = 0.0
     cached: int = 0
 
     @property
@@ -133,17 +131,14 @@ class PrefillEngine:
             blocks = [task.pending.popleft() for _ in range(count)]
             content = self._core.executor.read_blocks(blocks)
             self._core.scheduler.blocks.release(blocks)
-            channel.send(task.order.id, first, count, content)
-            task.blocks += count
-            task.bytes += len(content)
-            if not task.under_way:
-                task.busy_since = monotonic()
+            cached = max(0, min(first + count, task.order.have + task.cached) - first)
+            channel.send(task.order.id, first, count, content, cached=cached)
             task.under_way += 1
         self._conclude(task)
 
     def _conclude(self, task: Outgoing) -> None:
         if task.complete and self._tasks.pop(task.order.id, None) is not None:
-            self._report(Sent(task.order.id, task.blocks, task.bytes, task.ms, task.cached))
+            self._report(Sent(task.order.id))
 
     def _fail(self, task: Outgoing, error: Error) -> None:
         self.cancel(task.order.id)
@@ -168,8 +163,6 @@ class PrefillEngine:
         task = self._tasks.get(task_id)
         if task is not None:
             task.under_way -= 1
-            if not task.under_way:
-                task.ms += 1000 * (monotonic() - task.busy_since)
         for other in [each for each in self._tasks.values() if each.channel.address == address]:
             self._pump(other)
 

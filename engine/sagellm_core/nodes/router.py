@@ -22,6 +22,7 @@ from typing import Any
 from sagellm_core.engine_core.messages import CoreStats, Submission, Update
 from sagellm_core.kv_transfer.messages import KVAddress
 from sagellm_core.nodes.messages import (
+    Arrived,
     Cancel,
     Enter,
     Expect,
@@ -205,7 +206,7 @@ class Router:
             node.address, node.max_model_len, node.stats = message.address, message.max_model_len, message.stats
         elif isinstance(message, Room):
             node.full = False
-        elif isinstance(message, Reserved | Full | Sent | NotSent):
+        elif isinstance(message, Reserved | Full | Arrived | Sent | NotSent):
             flight = self._by_job.get(message.id)
             if flight is not None:
                 self._on_progress(flight, node, message)
@@ -247,7 +248,10 @@ class Router:
         best = min(able, key=lambda node: node.load[::-1], default=None)
         return None if best is decode else best
 
-    def _on_progress(self, flight: Flight, node: NodeState, message: Reserved | Full | Sent | NotSent) -> None:
+    def _on_progress(self, flight: Flight, node: NodeState, message: Any) -> None:
+        if isinstance(message, Arrived):
+            self._count(flight, message)
+            return
         if isinstance(message, Sent | NotSent):
             self._on_sent(flight, node, message)
             return
@@ -290,7 +294,8 @@ class Router:
         if isinstance(message, NotSent):
             self.transfers.failures += 1
             self._order(flight.decode, Proceed(flight.job_id))
-            return
+
+    def _count(self, flight: Flight, message: Arrived) -> None:
         flight.cached = (flight.have + message.cached) * self._block_size
         blocks, size, ms = flight.kv_transfer
         flight.kv_transfer = (blocks + message.blocks, size + message.bytes, ms + message.ms)

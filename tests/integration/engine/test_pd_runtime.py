@@ -1,0 +1,153 @@
+"""Prefill and decode on nodes of their own: the tokens of one process, blocks that travel, back-pressure, other hosts.
+
+SPEC E6. Nodes are real processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import psutil
+import pytest
+from tests.helpers.tiny_models import expected_tokens, tiny_model
+
+from sagellm_core import EngineError, LLMEngineConfig, ModelLoadError
+from sagellm_core.nodes.node import TOKEN_VARIABLE
+from sagellm_core.nodes.router import Role
+from sagellm_core.runtime import DistributedRuntime, PDLayout, RemoteNode
+from sagellm_protocol import SamplingParams
+
+pytestmark = [pytest.mark.slow, pytest.mark.spec("E6")]
+PROMPTS = [[(7 * row * at + at) % 300 + 5 for at in range(20 + 35 * row)] for row in range(5)]
+GREEDY = SamplingParams(max_tokens=16, ignore_eos=True)
+
+
+@asynccontextmanager
+async def running(layout: PDLayout, **changes: Any) -> AsyncIterator[DistributedRuntime]:
+    settings = {"model_path": str(tiny_model("llama")), "max_model_len": 256, "dtype": "float32", **changes}
+    runtime = DistributedRuntime(LLMEngineConfig.model_validate({"backend_type": "cpu", **settings}), layout)
+    await runtime.start()
+    try:
+        yield runtime
+    finally:
+        await runtime.stop()
+
+
+def expected() -> list[list[int]]:
+    return [expected_tokens(tiny_model("llama"), prompt, 16) for prompt in PROMPTS]
+
+
+async def answers(runtime: DistributedRuntime) -> list[list[int]]:
+    responses = await asyncio.gather(*(runtime.generate(prompt, sampling_params=GREEDY) for prompt in PROMPTS))
+    return [response.output_tokens for response in responses]
+
+
+@pytest.mark.parametrize("transport", ["shm", pytest.param("tcp", marks=pytest.mark.exhaustive)])
+async def test_the_tokens_are_those_of_one_process_and_blocks_travel(transport: Literal["shm", "tcp"]) -> None:
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    layout = PDLayout(transport=transport, prefill_threshold_tokens=32)
+    async with running(layout, max_num_batched_tokens=32) as runtime:
+        assert await runtime.health_check()
+        assert await answers(runtime) == expected()
+        metrics = runtime.get_metrics()
+        whole_blocks = sum((len(prompt) - 1) // 16 for prompt in PROMPTS if len(prompt) >= 32)
+        assert metrics["kv_transfer_blocks"] == whole_blocks
+        assert metrics["kv_transfer_bytes"] == whole_blocks * 16 * runtime.stats.bytes_per_token
+        assert metrics["kv_transfer_count"] == 4
+        again = await runtime.generate(PROMPTS[4], sampling_params=GREEDY)
+        assert again.output_tokens == expected()[4]
+        assert again.metrics.kv_transfer_count == 0, "the decode node has these blocks already"
+        assert again.metrics.prefix_hit_rate > 0.8
+        fresh = [*PROMPTS[3][::-1], 9]
+        travelled = await runtime.generate(fresh, sampling_params=GREEDY)
+        assert travelled.output_tokens == expected_tokens(tiny_model("llama"), fresh, 16)
+        assert travelled.metrics.kv_transfer_count == (len(fresh) - 1) // 16
+        assert travelled.metrics.kv_transfer_ms > 0
+        assert travelled.metrics.prefix_hit_rate == 0
+        searched = SamplingParams(n=2, temperature=1.0, seed=5, max_tokens=6, logprobs=1, ignore_eos=True)
+        several = await runtime.generate(PROMPTS[2], sampling_params=searched)
+        assert [len(choice.output_tokens) for choice in several.choices] == [6, 6]
+        assert {node["role"] for node in runtime.get_info()["nodes"].values()} == {"prefill", "decode"}
+    assert {child.pid for child in psutil.Process().children(recursive=True)} == before
+
+
+async def test_a_small_decode_cache_holds_the_prefill_back_until_there_is_room() -> None:
+    layout = PDLayout(prefill_threshold_tokens=32)
+    params = SamplingParams(max_tokens=40, ignore_eos=True)
+    prompts = [[(13 * row + 3 * at) % 300 + 5 for at in range(100)] for row in range(8)]
+    async with running(layout, kv_cache_num_blocks=20, max_batch_size=4) as runtime:
+        responses = await asyncio.gather(*(runtime.generate(prompt, sampling_params=params) for prompt in prompts))
+        assert runtime.get_metrics()["kv_transfer_count"] >= 4
+        async with asyncio.timeout(10):
+            while runtime.get_metrics()["kv_cache_usage_ratio"]:  # noqa: ASYNC110 - nodes report now and then
+                await asyncio.sleep(0.05)
+    wanted = [expected_tokens(tiny_model("llama"), prompt, 40) for prompt in prompts]
+    assert [response.output_tokens for response in responses] == wanted
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    "layout",
+    [
+        PDLayout(prefill_nodes=0, decode_nodes=0, hybrid_nodes=2, prefill_threshold_tokens=32),
+        PDLayout(prefill_nodes=2, decode_nodes=2, prefill_threshold_tokens=32),
+        PDLayout(prefill_nodes=0, decode_nodes=1),
+    ],
+    ids=["two hybrids", "two and two", "decode alone"],
+)
+async def test_other_layouts_give_the_same_tokens(layout: PDLayout) -> None:
+    async with running(layout) as runtime:
+        assert await answers(runtime) == expected()
+
+
+@pytest.mark.exhaustive
+async def test_nodes_of_several_ranks_exchange_blocks() -> None:
+    layout = PDLayout(prefill_threshold_tokens=32)
+    async with running(layout, tensor_parallel_size=2) as runtime:
+        assert await answers(runtime) == expected()
+        assert runtime.get_metrics()["kv_transfer_count"] == 4
+
+
+@pytest.fixture
+def remote_node() -> Iterator[str]:
+    """A node as it would run on another host; its address."""
+    environment = {**os.environ, TOKEN_VARIABLE: "open sesame"}
+    argv = [sys.executable, "-m", "sagellm_core.nodes.node", "--listen", "127.0.0.1:0"]
+    node = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment)
+    assert node.stdout is not None
+    with node.stdout:
+        yield node.stdout.readline().removeprefix("listening on ").strip()
+        node.kill()
+        node.wait()
+
+
+@pytest.mark.exhaustive
+async def test_a_node_on_another_host_takes_part(remote_node: str) -> None:
+    remote = [RemoteNode(role=Role.DECODE, address=remote_node)]
+    layout = PDLayout(decode_nodes=0, remote=remote, token="open sesame", transport="tcp", prefill_threshold_tokens=32)
+    for _ in range(2):  # the node outlives a runtime
+        async with running(layout) as runtime:
+            assert await answers(runtime) == expected()
+            assert runtime.get_metrics()["kv_transfer_count"] == 4
+    with pytest.raises(EngineError, match="token"):
+        async with running(layout.model_copy(update={"token": "wrong"})):
+            pass
+
+
+async def test_a_runtime_that_cannot_start_says_why_and_leaves_nothing() -> None:
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    with pytest.raises(ModelLoadError, match="nowhere"):
+        async with running(PDLayout(), model_path="/nowhere/at/all"):
+            pass
+    with pytest.raises(EngineError, match="backend"):
+        async with running(PDLayout(prefill_nodes=0), backend_type="cuda"):
+            pass
+    with pytest.raises(ValueError, match="has to decode"):
+        PDLayout(decode_nodes=0)
+    assert {child.pid for child in psutil.Process().children(recursive=True)} == before
