@@ -169,7 +169,7 @@ def _check_size(grammar: Grammar) -> None:
 
 def _translate(grammar: Grammar) -> str:
     """llguidance's own form. Raises EngineError for text that is not even JSON, or not a grammar."""
-    from llguidance import LLMatcher
+    from llguidance import LLMatcher, regex_to_lark
     from llguidance.gbnf_to_lark import any_to_lark
 
     try:
@@ -178,7 +178,8 @@ def _translate(grammar: Grammar) -> str:
         if grammar.kind == "json_schema":
             return LLMatcher.grammar_from_json_schema(grammar.text, overrides=_JSON)
         if grammar.kind == "regex":
-            return LLMatcher.grammar_from_regex(grammar.text)
+            # A digit is one of 0 to 9: nobody who writes \d expects the digits of every script.
+            return LLMatcher.grammar_from_lark(f"start: /{regex_to_lark(grammar.text, 'd')}/")
         return LLMatcher.grammar_from_lark(any_to_lark(grammar.text))
     except Exception as error:  # the translator of grammars raises bare Exception
         raise invalid(f"the {grammar.kind} cannot be read: {_reason(str(error))}", "grammar") from error

@@ -10,6 +10,7 @@ Protocol of the child: it is started with a model folder and a vocabulary size; 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import select
 import subprocess
@@ -58,10 +59,15 @@ class GrammarGuard:
             return
         atexit.unregister(self.close)
         child.kill()
-        with child:
-            pass
+        child.wait()
+        for stream in (child.stdin, child.stdout):
+            assert stream is not None
+            with contextlib.suppress(BrokenPipeError):  # what it never read
+                stream.close()
 
     def _running(self) -> subprocess.Popen[bytes]:
+        if self._child is not None and self._child.poll() is not None:
+            self.close()
         if self._child is None:
             self._child = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -1,0 +1,225 @@
+"""Structured output: every answer fits its grammar, and grammars that mean harm are refused in time (SPEC E3)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from random import Random
+from time import monotonic
+from typing import Any
+
+import pytest
+import torch
+from jsonschema import Draft202012Validator, FormatChecker
+from tests.helpers.decoding import Bench, new
+from tests.helpers.schemas import answer, as_grammar, schema
+from tests.helpers.tiny_models import EOS, tiny_model
+
+from sagellm_core import EngineError, LLMEngine, LLMEngineConfig
+from sagellm_core.decoding.grammar import MAX_TEXT, GrammarCompiler
+from sagellm_core.decoding.grammar_guard import GrammarGuard
+from sagellm_core.text import Tokenizer
+from sagellm_protocol import ErrorCode, Grammar, SamplingParams
+
+pytestmark = pytest.mark.spec("E3")
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    return tiny_model("llama")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> Tokenizer:
+    return Tokenizer(folder)
+
+
+@pytest.fixture(scope="module")
+def compiler(folder: Path, tokenizer: Tokenizer) -> GrammarCompiler:
+    return GrammarCompiler(folder, tokenizer.vocab_size)
+
+
+def all_answers_fit(compiler: GrammarCompiler, tokenizer: Tokenizer, schemas: int, samples: int, seed: int) -> None:
+    ended = 0
+    for number in range(schemas):
+        wanted = schema(Random(seed + number))
+        validator = Draft202012Validator(wanted, format_checker=FormatChecker())
+        for sample in range(samples):
+            text = answer(compiler, tokenizer, as_grammar(wanted), EOS, sample)
+            if text is not None:
+                ended += 1
+                validator.validate(json.loads(text))
+    assert ended > 0.9 * schemas * samples
+
+
+def test_answers_fit_generated_schemas(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    all_answers_fit(compiler, tokenizer, schemas=12, samples=2, seed=10_000)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_answers_fit_three_hundred_generated_schemas(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    all_answers_fit(compiler, tokenizer, schemas=300, samples=5, seed=0)
+
+
+GRAMMARS = {
+    "regex": (Grammar(kind="regex", text=r"(\d{1,3}\.){3}\d{1,3}"), r"(\d{1,3}\.){3}\d{1,3}"),
+    "gbnf": (Grammar(kind="ebnf", text='root ::= ("a" | "b"){2,5} tail\ntail ::= "!" [0-9]?'), r"[ab]{2,5}!\d?"),
+    "lark": (Grammar(kind="ebnf", text='start: WORD (" " WORD)?\nWORD: /[a-z]{1,3}/'), r"[a-z]{1,3}( [a-z]{1,3})?"),
+    "multibyte": (Grammar(kind="regex", text="(好|é|🚀){2}"), "(好|é|🚀){2}"),
+}
+
+
+@pytest.mark.parametrize("name", GRAMMARS)
+def test_answers_match_expressions_and_grammars(name: str, compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    grammar, pattern = GRAMMARS[name]
+    texts = {answer(compiler, tokenizer, grammar, EOS, seed) for seed in range(6)}
+    assert len(texts) > 1
+    assert [text for text in texts if text is None or not re.fullmatch(pattern, text)] == []
+
+
+def test_any_object_is_an_object(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    texts = [answer(compiler, tokenizer, Grammar(kind="json_object"), EOS, seed) for seed in range(4)]
+    ended = [json.loads(text) for text in texts if text is not None]
+    assert ended
+    assert all(isinstance(each, dict) for each in ended)
+
+
+def test_a_grammar_binds_its_row_alone_and_ends_over_min_tokens(
+    compiler: GrammarCompiler, tokenizer: Tokenizer
+) -> None:
+    """A grammar with one answer: its row is forced, its neighbour is not; min_tokens cannot ask for more."""
+    forced = new("forced", [], [EOS], grammar=Grammar(kind="regex", text="ok"), min_tokens=30, seed=1)
+    bench = Bench(forced, new("free", [], [EOS], seed=1), grammars=compiler)
+    logits = torch.randn(1, tokenizer.vocab_size, generator=torch.Generator().manual_seed(0))
+    tokens: list[int] = []
+    while EOS not in tokens:
+        got = bench.tokens({"forced": logits, "free": logits})
+        tokens += got[0]
+        assert got[1] == [int(logits.argmax())]
+    assert tokenizer.decode(tokens[:-1]) == "ok"
+
+
+def test_drafts_under_a_grammar_are_kept_only_where_it_allows_them(
+    compiler: GrammarCompiler, tokenizer: Tokenizer
+) -> None:
+    grammar = Grammar(kind="regex", text="[ab]{8}")
+    letters = tokenizer.encode("a") + tokenizer.encode("b") + tokenizer.encode("c")
+    logits = torch.zeros(tokenizer.vocab_size)
+    logits[letters[0]], logits[letters[2]] = 5.0, 9.0
+
+    def got(drafts: list[int]) -> list[int]:
+        bench = Bench(new("s", [], [EOS], grammar=grammar), grammars=compiler)
+        tokens = bench.tokens({"s": logits.expand(len(drafts) + 1, -1)}, {"s": drafts})[0]
+        return tokens + bench.tokens({"s": logits[None]})[0]
+
+    a, b, c = letters
+    assert got([a, a, a]) == [a] * 5
+    assert got([a, b, a]) == [a, a, a]
+    assert got([a, c, a]) == [a, a, a]
+
+
+NEST = 100_000
+HOSTILE: dict[str, tuple[str, str]] = {
+    "not json": ("json_schema", '{"type": '),
+    "not a schema": ("json_schema", "[1]"),
+    "unknown type": ("json_schema", '{"type": "strin"}'),
+    "nothing fits": ("json_schema", '{"type": "integer", "minimum": 3, "maximum": 2}'),
+    "far away": ("json_schema", '{"$ref": "http://127.0.0.1:9/schema.json"}'),
+    "itself": ("json_schema", '{"$ref": "#"}'),
+    "deep": ("json_schema", '{"type":"object","properties":{"a":' * 5000 + "{}" + "}}" * 5000),
+    "product of unions": (
+        "json_schema",
+        json.dumps(
+            {
+                "allOf": [
+                    {"anyOf": [{"properties": {f"p{i}{j}": {"type": "string"}}} for j in range(8)]} for i in range(8)
+                ]
+            }
+        ),
+    ),
+    "too long": ("json_schema", " " * (MAX_TEXT + 1)),
+    "open group": ("regex", "((("),
+    "look-ahead": ("regex", "(?=a)b"),
+    "nested repetition": ("regex", "((((a{100}){100}){100}){100}){100}"),
+    "nested groups": ("regex", "(" * 20_000 + "a" + ")" * 20_000),
+    "garbage": ("ebnf", "%%%%&&& ::= ((("),
+    "empty": ("ebnf", ""),
+    "nested parentheses": ("ebnf", "root ::= " + "(" * NEST + '"a"' + ")" * NEST),
+    "a chain of rules": (
+        "ebnf",
+        "root ::= r0\n" + "\n".join(f'r{i} ::= r{i + 1} | "x"' for i in range(8000)) + '\nr8000 ::= "y"',
+    ),
+}
+
+
+@pytest.mark.slow
+async def test_hostile_grammars_are_refused_in_bounded_time(compiler: GrammarCompiler) -> None:
+    """The event loop runs on while they are looked at; a good grammar is admitted between and after them."""
+    beats = 0
+
+    async def heart() -> None:
+        nonlocal beats
+        while True:
+            await asyncio.sleep(0.01)
+            beats += 1
+
+    beating = asyncio.create_task(heart())
+    for name, (kind, text) in HOSTILE.items():
+        begun = monotonic()
+        with pytest.raises(EngineError) as caught:
+            await compiler.admit(Grammar(kind=kind, text=text))  # type: ignore[arg-type]
+        assert (name, caught.value.error_code, caught.value.param) == (name, ErrorCode.INVALID_ARGUMENT, "grammar")
+        assert len(str(caught.value)) < 500
+        assert monotonic() - begun < 30
+    await compiler.admit(Grammar(kind="regex", text="fine"))
+    beating.cancel()
+    assert beats > 20
+
+
+@pytest.mark.faults
+def test_the_guard_comes_back_after_its_process_was_killed(folder: Path, tokenizer: Tokenizer) -> None:
+    guard = GrammarGuard(folder, tokenizer.vocab_size)
+    try:
+        good = Grammar(kind="regex", text="a|b")
+        assert guard.objection(good) == ""
+        child = guard._child
+        assert child is not None
+        child.kill()
+        child.wait()
+        assert guard.objection(good) == ""
+        chain = Grammar(kind=HOSTILE["a chain of rules"][0], text=HOSTILE["a chain of rules"][1])  # type: ignore[arg-type]
+        assert "time or memory" in guard.objection(chain)
+        assert guard.objection(good) == ""
+    finally:
+        guard.close()
+
+
+@pytest.mark.slow
+async def test_an_engine_answers_in_the_form_that_was_asked_for(folder: Path) -> None:
+    engine = LLMEngine(LLMEngineConfig(model_path=str(folder), backend_type="cpu", dtype="float32"))
+    await engine.start()
+    wanted: dict[str, Any] = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}, "n": {"enum": [1, 22, 333]}},
+        "required": ["ok", "n"],
+        "additionalProperties": False,
+    }
+
+    async def ask(grammar: Grammar, **more: Any) -> str:
+        params = SamplingParams(grammar=grammar, max_tokens=120, temperature=1.0, seed=3, **more)
+        response = await engine.generate("The quick", sampling_params=params)
+        assert response.finish_reason == "stop"
+        return response.output_text
+
+    try:
+        texts = await asyncio.gather(ask(as_grammar(wanted)), ask(Grammar(kind="regex", text="yes|no")))
+        Draft202012Validator(wanted).validate(json.loads(texts[0]))
+        assert texts[1] in ("yes", "no")
+        with pytest.raises(EngineError, match="unclosed group"):
+            await ask(Grammar(kind="regex", text="((("))
+    finally:
+        await engine.stop()
