@@ -15,15 +15,25 @@ if TYPE_CHECKING:
     from sagellm_core.engine_server import engine_server_app
     from sagellm_core.errors import EngineError, ModelLoadError
     from sagellm_core.factory import EngineFactory
+    from sagellm_core.kv_transfer import KVTransferChannel
     from sagellm_core.llm_engine import LLMEngine
+    from sagellm_core.nodes import DecodeEngine, PrefillEngine
+    from sagellm_core.pd_executor import PDSeparatedExecutor
+    from sagellm_core.runtime import DistributedRuntime, PDLayout
 
 __all__ = [
     "BackendConfig",
+    "DecodeEngine",
+    "DistributedRuntime",
     "EngineError",
     "EngineFactory",
+    "KVTransferChannel",
     "LLMEngine",
     "LLMEngineConfig",
     "ModelLoadError",
+    "PDLayout",
+    "PDSeparatedExecutor",
+    "PrefillEngine",
     "__version__",
     "create_backend",
     "engine_server_app",
@@ -33,11 +43,17 @@ __all__ = [
 
 _HOME = {
     "BackendConfig": "sagellm_core.backends",
+    "DecodeEngine": "sagellm_core.nodes",
+    "DistributedRuntime": "sagellm_core.runtime",
     "EngineError": "sagellm_core.errors",
     "EngineFactory": "sagellm_core.factory",
+    "KVTransferChannel": "sagellm_core.kv_transfer",
     "LLMEngine": "sagellm_core.llm_engine",
     "LLMEngineConfig": "sagellm_core.config",
     "ModelLoadError": "sagellm_core.errors",
+    "PDLayout": "sagellm_core.runtime",
+    "PDSeparatedExecutor": "sagellm_core.pd_executor",
+    "PrefillEngine": "sagellm_core.nodes",
     "__version__": "sage.common",
     "create_backend": "sagellm_core.backends",
     "engine_server_app": "sagellm_core.engine_server",

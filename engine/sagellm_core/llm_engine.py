@@ -13,15 +13,16 @@ threads. Importing this module does not import torch.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from time import monotonic
 from typing import Any
 
 from sagellm_core.backends.base import check_kind
 from sagellm_core.config import LLMEngineConfig
-from sagellm_core.engine_core.core import EngineCore, start_thread
+from sagellm_core.engine_core.core import EngineCore
 from sagellm_core.engine_core.limits import SchedulerConfig
+from sagellm_core.engine_core.loop import RequestLoop, start_thread
 from sagellm_core.engine_core.messages import CoreStats, Update
 from sagellm_core.errors import EngineError, invalid
 from sagellm_core.intake import encode, new_request, submission, take_in, take_in_text
@@ -42,7 +43,7 @@ class LLMEngine:
     def __init__(self, config: LLMEngineConfig) -> None:
         self.config = config
         self._bundle: ModelBundle | None = None
-        self._core: EngineCore | None = None
+        self._core: RequestLoop | None = None
         self._requests: dict[str, RequestState] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped: asyncio.Event | None = None
@@ -119,25 +120,18 @@ class LLMEngine:
             while self._requests and core.healthy:
                 self._quiet.clear()
                 await self._quiet.wait()
-            await asyncio.wrap_future(core.reload(bundle.new_executor, _limits(config, bundle)))
+            await asyncio.wrap_future(core.reload(bundle.new_executor, _limits(bundle)))
             self.config, self._bundle = config, bundle
         finally:
             self._reloading = False
 
-    def _started(self) -> EngineCore:
+    def _started(self) -> RequestLoop:
         if self._core is None:
             raise EngineError(ErrorCode.UNAVAILABLE, "the engine is not running", hint="await engine.start()")
         return self._core
 
-    def _new_core(self, bundle: ModelBundle) -> EngineCore:
-        config = self.config
-        return EngineCore(
-            bundle.new_executor,
-            _limits(config, bundle),
-            self._deliver,
-            block_size=config.kv_cache_block_size,
-            prefix_cache=config.enable_prefix_cache,
-        )
+    def _new_core(self, bundle: ModelBundle) -> RequestLoop:
+        return new_core(bundle, self._deliver)
 
     # -- requests -----------------------------------------------------------------------------------------------
 
@@ -239,7 +233,7 @@ class LLMEngine:
         self._refuse_surplus(request)
         if bundle is not self._running()[1]:
             raise EngineError(ErrorCode.UNAVAILABLE, "the engine has gone over to another model")
-        reason = core.scheduler.refusal(len(state.prompt), request.kv_budget_tokens, state.params)
+        reason = core.refusal(len(state.prompt), request.kv_budget_tokens, state.params)
         if reason is not None:
             raise invalid(reason, "messages" if request.messages is not None else "prompt")
         core.submit(submission(state, bundle, pooling=pooling))
@@ -360,7 +354,7 @@ class LLMEngine:
     def stats(self) -> CoreStats:
         return self._core.stats if self._core is not None else CoreStats()
 
-    def _running(self) -> tuple[EngineCore, ModelBundle]:
+    def _running(self) -> tuple[RequestLoop, ModelBundle]:
         core, bundle = self._started(), self._bundle
         assert bundle is not None
         if core.healthy and not self._reloading:
@@ -378,7 +372,23 @@ class LLMEngine:
         return "ready" if self._core.healthy else "recovering"
 
 
-def _limits(config: LLMEngineConfig, bundle: ModelBundle) -> SchedulerConfig:
+def new_core(
+    bundle: ModelBundle, deliver: Callable[[list[Update]], None], after_step: Callable[[], None] | None = None
+) -> EngineCore:
+    """The step loop of a model, not started yet."""
+    config = bundle.config
+    return EngineCore(
+        bundle.new_executor,
+        _limits(bundle),
+        deliver,
+        block_size=config.kv_cache_block_size,
+        prefix_cache=config.enable_prefix_cache,
+        after_step=after_step,
+    )
+
+
+def _limits(bundle: ModelBundle) -> SchedulerConfig:
+    config = bundle.config
     return SchedulerConfig(
         config.max_batch_size,
         config.max_num_batched_tokens,

@@ -134,7 +134,7 @@ class PDSeparatedExecutor:
 
     wake = sleep
 
-    def reload(self, *_: object) -> NoReturn:
+    def reload(self, new_executor: object, limits: object) -> NoReturn:
         """Raise: another model needs other nodes."""
         raise not_implemented("a runtime of several nodes cannot load another model; start another one")
 
@@ -144,20 +144,15 @@ class PDSeparatedExecutor:
         able = [node for node in self._router.nodes.values() if node.role is not Role.PREFILL]
         return self._ready and not self._stopping and any(node.up or node.returning for node in able)
 
-    def refusal(self, num_prompt: int, max_total: int | None, params: SamplingParams) -> str | None:
+    def refusal(self, num_prompt: int, max_total: int | None, sampling: SamplingParams) -> str | None:
         """Why a prompt of this length can never run on the nodes that decode; None when it can."""
         able = [node for node in self.nodes if node.role is not Role.PREFILL and node.stats.kv_blocks]
         blocks = min((node.stats.kv_blocks for node in able), default=0)
         length = min((node.max_model_len for node in able), default=0)
         limits = SchedulerConfig(self.config.max_batch_size, None, length)
         return Limits(limits, blocks, self.config.kv_cache_block_size).refusal(
-            num_prompt, max_total, search_width(params)
+            num_prompt, max_total, search_width(sampling)
         )
-
-    @property
-    def scheduler(self) -> PDSeparatedExecutor:
-        """What says whether a request can run (`refusal`): the nodes' schedulers are not here."""
-        return self
 
     @property
     def nodes(self) -> list[NodeState]:

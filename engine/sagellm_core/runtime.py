@@ -11,12 +11,12 @@ nor the process that uses it imports torch: models are in the nodes.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sagellm_core.config import LLMEngineConfig
-from sagellm_core.engine_core.core import EngineCore
+from sagellm_core.engine_core.loop import RequestLoop
 from sagellm_core.errors import EngineError
 from sagellm_core.llm_engine import LLMEngine
 from sagellm_core.models.bundle import ModelBundle
@@ -75,9 +75,10 @@ class DistributedRuntime(LLMEngine):
     def __init__(self, config: LLMEngineConfig, layout: PDLayout | None = None) -> None:
         super().__init__(config)
         self.layout = layout or PDLayout()
+        self._executor: PDSeparatedExecutor | None = None
 
-    def _new_core(self, bundle: ModelBundle) -> EngineCore:
-        executor = PDSeparatedExecutor(
+    def _new_core(self, bundle: ModelBundle) -> RequestLoop:
+        self._executor = PDSeparatedExecutor(
             self.config,
             self.layout.specs(),
             self._deliver,
@@ -86,14 +87,14 @@ class DistributedRuntime(LLMEngine):
             host=self.layout.host,
             token=self.layout.token,
         )
-        return cast("EngineCore", executor)  # the part of its surface that LLMEngine uses
+        return self._executor
 
     @property
     def executor(self) -> PDSeparatedExecutor:
         """The nodes and what goes on between them. Raises EngineError before `start`."""
-        if self._core is None:
+        if self._core is None or self._executor is None:
             raise EngineError(ErrorCode.UNAVAILABLE, "the runtime is not running", hint="await runtime.start()")
-        return cast("PDSeparatedExecutor", self._core)
+        return self._executor
 
     def get_info(self) -> dict[str, Any]:
         nodes = self.executor.nodes if self._core is not None else []

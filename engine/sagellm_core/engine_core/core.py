@@ -27,8 +27,9 @@ from sagellm_core.errors import EngineError
 from sagellm_core.executor.base import Executor
 from sagellm_protocol.errors import Error, ErrorCode
 from sagellm_protocol.messages import FinishReason
+from sagellm_protocol.sampling import SamplingParams
 
-__all__ = ["CoreStats", "EngineCore", "Submission", "Update", "start_thread"]
+__all__ = ["CoreStats", "EngineCore", "Submission", "Update"]
 
 _LOG = logging.getLogger("sagellm_core")
 _FATAL_FAILURES = 3
@@ -117,6 +118,10 @@ class EngineCore:
         When it cannot be loaded, the one before is loaded again, and the error is that of the new one.
         """
         return self._order(lambda: self._replace(new_executor, limits))
+
+    def refusal(self, num_prompt: int, max_total: int | None, sampling: SamplingParams) -> str | None:
+        """Why a prompt of this length can never run here; None when it can."""
+        return self.scheduler.refusal(num_prompt, max_total, sampling)
 
     def stop(self) -> None:
         self._commands.put(None)
@@ -375,19 +380,3 @@ def _code_of(error: Exception) -> ErrorCode:
     if isinstance(error, MemoryError) or "out of memory" in text or "outofmemory" in text or "allocate memory" in text:
         return ErrorCode.RESOURCE_EXHAUSTED
     return ErrorCode.INTERNAL
-
-
-def start_thread(
-    core: EngineCore, on_ready: Callable[[BaseException | None], None], on_stopped: Callable[[], None]
-) -> threading.Thread:
-    """Run a core on its own thread, which does not outlive the process."""
-
-    def run() -> None:
-        try:
-            core.run(on_ready)
-        finally:
-            on_stopped()
-
-    thread = threading.Thread(target=run, name="sage-engine-steps", daemon=True)
-    thread.start()
-    return thread

@@ -22,12 +22,13 @@ from time import monotonic
 from typing import Any
 
 from sagellm_core.config import LLMEngineConfig
-from sagellm_core.engine_core.core import EngineCore, start_thread
-from sagellm_core.engine_core.limits import SchedulerConfig
+from sagellm_core.engine_core.core import EngineCore
+from sagellm_core.engine_core.loop import start_thread
 from sagellm_core.engine_core.messages import Submission, Update
 from sagellm_core.errors import EngineError
 from sagellm_core.executor.rank import watch_life
 from sagellm_core.kv_transfer import Arrival, KVAddress, KVForm, KVReceiver, KVTransferChannel
+from sagellm_core.llm_engine import new_core
 from sagellm_core.models.bundle import ModelBundle, open_bundle
 from sagellm_core.nodes.decode import DecodeEngine
 from sagellm_core.nodes.messages import (
@@ -101,14 +102,7 @@ class Node:
         """Load the model and listen for blocks. Raises EngineError."""
         config = LLMEngineConfig.model_validate(setup.config)
         bundle = self._bundle = open_bundle(config)
-        limits = SchedulerConfig(config.max_batch_size, config.max_num_batched_tokens, bundle.max_model_len)
-        core = self._core = EngineCore(
-            bundle.new_executor,
-            limits,
-            self._deliver,
-            block_size=config.kv_cache_block_size,
-            after_step=self._after_step,
-        )
+        core = self._core = new_core(bundle, self._deliver, self._after_step)
         ready: SimpleQueue[BaseException | None] = SimpleQueue()
         start_thread(core, ready.put, self._ended)
         error = ready.get()
