@@ -43,6 +43,7 @@ _RECONNECT_EVERY_S = 0.5
 _CONNECT_WITHIN_S = 10.0
 _TICK_S = 0.25
 _STOP_WITHIN_S = 5.0
+_SILENCE_S = 20.0
 
 
 @dataclass(slots=True, frozen=True)
@@ -190,17 +191,36 @@ class PDSeparatedExecutor:
             self._end_nodes()
 
     def _route(self) -> None:
+        ticked = self._clock()
         while True:
             try:
                 event = self._events.get(timeout=_TICK_S)
             except Empty:
-                self._router.expire()
-                self._gather()
-                continue
-            if event is None:
-                return
-            event()
+                pass
+            else:
+                if event is None:
+                    return
+                event()
             self._gather()
+            now = self._clock()
+            if now - ticked >= _TICK_S:
+                self._tick(now, now - ticked)
+                ticked = now
+
+    def _tick(self, now: float, passed: float) -> None:
+        """Look after deadlines, and after nodes that neither speak nor close their connection (stopped, cut off)."""
+        self._router.expire()
+        if passed > _SILENCE_S / 2:  # it was this process that stood still
+            for node in self.nodes:
+                node.heard_at = now
+        for node in self._router.silent(now - _SILENCE_S):
+            _LOG.error("node %s has said nothing for %.0f s", node.name, _SILENCE_S)
+            link = self._links[node.name]
+            node.heard_at = now
+            if link.child is not None:
+                link.child.process.kill()
+            elif link.connection is not None:
+                link.connection.close()
 
     def _drain(self) -> None:
         """Requests that came with the order to stop are told like the others."""

@@ -144,7 +144,7 @@ class News(msgspec.Struct, frozen=True, tag=True):
 
 
 class Report(msgspec.Struct, frozen=True, tag=True):
-    """Counters of the node."""
+    """Counters of the node; a sign of life."""
 
     stats: CoreStats
 

@@ -53,6 +53,7 @@ from sagellm_protocol.errors import ErrorCode
 
 TOKEN_VARIABLE = "SAGE_NODE_TOKEN"  # noqa: S105 - the name of a variable, not a token
 _REPORT_EVERY_S = 0.2
+BEAT_EVERY_S = 1.0
 
 
 class Node:
@@ -211,7 +212,7 @@ class Node:
     # -- on the writer's thread ---------------------------------------------------------------------------------
 
     def _write(self) -> None:
-        """Send what the other threads report, and the counters when they changed."""
+        """Send what the other threads report, the counters when they changed, and signs of life."""
         assert self._core is not None
         sent = replace(self._core.stats)
         reported = monotonic()
@@ -221,7 +222,8 @@ class Node:
                     self._control.send(self._outbox.get(timeout=_REPORT_EVERY_S))
                 except Empty:
                     pass
-                if monotonic() - reported >= _REPORT_EVERY_S and self._core.stats != sent:
+                silent_s = monotonic() - reported
+                if silent_s >= BEAT_EVERY_S or (silent_s >= _REPORT_EVERY_S and self._core.stats != sent):
                     sent, reported = replace(self._core.stats), monotonic()
                     self._control.send(Report(sent))
         except OSError:

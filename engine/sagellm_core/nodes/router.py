@@ -65,6 +65,7 @@ class NodeState:
     full: bool = False
     address: KVAddress | None = None
     max_model_len: int = 0
+    heard_at: float = 0.0
     stats: CoreStats = field(default_factory=CoreStats)
     requests: set[str] = field(default_factory=set)
     prompts: dict[str, int] = field(default_factory=dict)
@@ -166,6 +167,10 @@ class Router:
             error = Error(code=ErrorCode.DEADLINE_EXCEEDED, message="the request's deadline has passed")
             self._end(flight, error)
 
+    def silent(self, since: float) -> list[NodeState]:
+        """Nodes that should be up but have said nothing since then."""
+        return [node for node in self.nodes.values() if node.up and node.heard_at < since]
+
     def dispatch(self) -> None:
         """Give waiting requests to nodes, in their order, until those that decode are full."""
         while self._queue:
@@ -197,6 +202,7 @@ class Router:
 
     def on_message(self, node: NodeState, message: Any) -> None:
         """Something that a node said."""
+        node.heard_at = self._clock()
         if isinstance(message, News):
             self._news(message.updates)
         elif isinstance(message, Report):
