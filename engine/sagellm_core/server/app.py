@@ -22,7 +22,7 @@ from sagellm_core.config import LLMEngineConfig
 from sagellm_core.errors import EngineError
 from sagellm_core.server.auth import KeyCheck
 from sagellm_core.server.faults import on_fault, on_http_error, on_refusal
-from sagellm_core.server.routes import AboutRoutes, ModelRoutes, TextRoutes
+from sagellm_core.server.routes import AboutRoutes, ModelRoutes, RestRoutes, TextRoutes
 from sagellm_core.server.service import EngineService
 
 
@@ -34,7 +34,7 @@ def create_app(
     With `api_keys`, all routes but `/`, `/health` and `/metrics` want one of them.
     """
     served = service or EngineService(config)
-    about, text, model = AboutRoutes(served), TextRoutes(served), ModelRoutes(served)
+    about, text, model, rest = AboutRoutes(served), TextRoutes(served), ModelRoutes(served), RestRoutes(served)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -59,6 +59,9 @@ def create_app(
             Route("/v1/embeddings", model.embeddings, methods=["POST"]),
             Route("/tokenize", model.tokenize, methods=["POST"]),
             Route("/detokenize", model.detokenize, methods=["POST"]),
+            Route("/sleep", rest.sleep, methods=["POST"]),
+            Route("/wake_up", rest.wake, methods=["POST"]),
+            Route("/is_sleeping", rest.is_sleeping),
         ],
         middleware=[Middleware(KeyCheck, keys=tuple(api_keys))] if api_keys else [],
         exception_handlers={EngineError: on_refusal(served.drain), HTTPException: on_http_error, Exception: on_fault},

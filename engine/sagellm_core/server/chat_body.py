@@ -147,6 +147,7 @@ def _names_one(choice: object) -> bool:
 def _chosen(choice: dict[str, Any], tools: Sequence[dict[str, Any]]) -> tuple[bool, list[dict[str, Any]]]:
     """Whether a call must come, and which tools are left, for tool_choice as an object: one function, or several."""
     kind, allowed = choice.get("type"), choice.get("allowed_tools")
+    wanted: Any
     if kind == "function":
         wanted, required = [choice], True
     elif kind == "allowed_tools" and isinstance(allowed, dict):

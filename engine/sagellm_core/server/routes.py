@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sage.common import __version__
+from sagellm_core.errors import not_implemented
 from sagellm_core.server.bodies import CompletionBody
 from sagellm_core.server.chat_body import ChatBody
 from sagellm_core.server.chunks import Chunks
@@ -125,16 +126,20 @@ class ModelRoutes:
 
     async def embeddings(self, request: Request) -> Response:
         body = await read_body(request, EmbeddingBody)
-        result = await _unless_gone(request, self._service.embed(body.inputs, body.dimensions))
+        adapter = body.model if body.model in self._service.config.lora_adapters else ""
+        result = await _unless_gone(request, self._service.embed(body.inputs, adapter))
         if result is None:
             return Response(status_code=CLOSED_BY_CLIENT)
         vectors, tokens = result
+        if body.dimensions not in (None, len(vectors[0])):
+            raise not_implemented(f"this model's vectors have {len(vectors[0])} numbers", "dimensions")
         data = [
             {"object": "embedding", "index": index, "embedding": _encoded(vector, body.encoding_format)}
             for index, vector in enumerate(vectors)
         ]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return json_answer({"object": "list", "data": data, "model": self._service.model_id, "usage": usage})
+        name = adapter or self._service.model_id
+        return json_answer({"object": "list", "data": data, "model": name, "usage": usage})
 
     async def tokenize(self, request: Request) -> Response:
         body = await read_body(request, TokenizeBody)
@@ -154,6 +159,26 @@ class ModelRoutes:
         self._service.refuse_while_loading()
         text = await asyncio.to_thread(self._service.engine.detokenize, body.tokens)
         return json_answer({"prompt": text})
+
+
+class RestRoutes:
+    """Giving memory back while nobody asks; vLLM's names."""
+
+    def __init__(self, service: EngineService) -> None:
+        self._service = service
+
+    async def sleep(self, _: Request) -> Response:
+        self._service.refuse_while_loading()
+        await self._service.engine.sleep()
+        return json_answer({"is_sleeping": True})
+
+    async def wake(self, _: Request) -> Response:
+        self._service.refuse_while_loading()
+        await self._service.engine.wake()
+        return json_answer({"is_sleeping": False})
+
+    async def is_sleeping(self, _: Request) -> Response:
+        return json_answer({"is_sleeping": self._service.engine.asleep})
 
 
 def _encoded(vector: list[float], form: str) -> list[float] | str:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from sagellm_core.config import LLMEngineConfig
-from sagellm_core.errors import EngineError, not_implemented
+from sagellm_core.errors import EngineError
 from sagellm_core.llm_engine import LLMEngine
 from sagellm_core.models.locate import BUILTIN_NAMES, DEFAULT_MODEL
 from sagellm_core.server.chunks import Numbered
@@ -16,12 +16,11 @@ from sagellm_core.server.health import Pulse
 from sagellm_core.server.metrics import ServerMetrics
 from sagellm_core.server.retry import DrainRate
 from sagellm_core.server.shapes import Echo
-from sagellm_core.server.spread import gathered, numbered, spread
 from sagellm_protocol.errors import ErrorCode
 from sagellm_protocol.messages import Request, Response, StreamEvent
 
 _LOG = logging.getLogger("sagellm_core.server")
-_Queue = asyncio.Queue[tuple[int, int, StreamEvent | BaseException]]
+_Queue = asyncio.Queue[tuple[int, StreamEvent | BaseException]]
 
 
 class EngineService:
@@ -65,6 +64,8 @@ class EngineService:
             status, reason = 503, str(self.failure)
         elif self._loading is None or self.loading:
             return 503, {"status": "starting", "reason": "the model is loading", "model": self.model_id}
+        elif self.engine.asleep:
+            return 200, {"status": "asleep", "model": self.model_id}
         elif not await self.engine.health_check():
             status, reason = 503, "the engine does not run"
         else:
@@ -99,38 +100,36 @@ class EngineService:
 
         Raises EngineError when one fails; the others then end.
         """
-        copies = [spread(request) for request in requests]
+        if len(requests) == 1:
+            return [await self._answer(requests[0])]
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [[group.create_task(self._answer(copy)) for copy in each] for each in copies]
+                tasks = [group.create_task(self._answer(request)) for request in requests]
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
-        return [gathered([task.result() for task in each]) for each in tasks]
+        return [task.result() for task in tasks]
 
     async def batches(self, requests: Sequence[Request]) -> AsyncGenerator[Sequence[Numbered], None]:
         """Events of all prompts as they come, each with its prompt's number; what is there together comes together.
 
         Raises EngineError when one is refused.
         """
-        copies = [(i, j, copy) for i, request in enumerate(requests) for j, copy in enumerate(spread(request))]
-        if len(copies) == 1:
+        if len(requests) == 1:
             async with aclosing(self.events(requests[0])) as events:
                 async for event in events:
                     yield ((0, event),)
             return
         queue: _Queue = asyncio.Queue()
-        tasks = [asyncio.create_task(self._pump(*copy, queue)) for copy in copies]
+        tasks = [asyncio.create_task(self._pump(number, request, queue)) for number, request in enumerate(requests)]
         still_open = len(tasks)
         try:
             while still_open:
                 batch: list[Numbered] = []
-                for number, index, item in await _drained(queue):
+                for number, item in await _drained(queue):
                     if isinstance(item, BaseException):
                         raise item
                     still_open -= item.event == "end"
-                    shown = numbered(item, index)
-                    if shown is not None:
-                        batch.append((number, shown))
+                    batch.append((number, item))
                 yield batch
         finally:
             for task in tasks:
@@ -143,14 +142,22 @@ class EngineService:
             return request
         return request.model_copy(update={"adapter": request.model})
 
-    async def embed(self, inputs: Sequence[str | list[int]], dimensions: int | None) -> tuple[list[list[float]], int]:
+    async def embed(self, inputs: Sequence[str | list[int]], adapter: str = "") -> tuple[list[list[float]], int]:
         """A vector for each input, and the number of tokens read. Raises EngineError."""
         self.refuse_while_loading()
-        if dimensions is not None:
-            raise not_implemented(
-                "this engine gives vectors of the model's own size; leave dimensions out", "dimensions"
-            )
-        raise not_implemented("this engine gives no vectors yet", "input")
+        tokens = [await self.engine.tokenize(Request(prompt=each)) for each in inputs]
+        places = asyncio.Semaphore(self.config.max_batch_size)  # one call of thousands must not fill the queue
+
+        async def one(ids: list[int]) -> list[float]:
+            async with places:
+                return (await self.engine.embed([ids], adapter=adapter))[0]
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(ids)) for ids in tokens]
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from None
+        return [task.result() for task in tasks], sum(map(len, tokens))
 
     async def echoes(self, requests: Sequence[Request]) -> list[Echo]:
         """What an answer that begins with its prompt needs of each. Raises EngineError."""
@@ -162,13 +169,13 @@ class EngineService:
             found.append(Echo(text, self.engine.detokenize(ids[:1]) if ids else ""))
         return found
 
-    async def _pump(self, number: int, index: int, request: Request, queue: _Queue) -> None:
+    async def _pump(self, number: int, request: Request, queue: _Queue) -> None:
         try:
             async with aclosing(self.events(request)) as events:
                 async for event in events:
-                    queue.put_nowait((number, index, event))
+                    queue.put_nowait((number, event))
         except Exception as error:  # whatever it is, the reader of the queue must not wait for ever
-            queue.put_nowait((number, index, error))
+            queue.put_nowait((number, error))
 
     async def _answer(self, request: Request) -> Response:
         self.refuse_while_loading()
@@ -205,7 +212,7 @@ class EngineService:
             raise EngineError(ErrorCode.UNAVAILABLE, "the model is loading; try again in a moment")
 
 
-async def _drained(queue: _Queue) -> list[tuple[int, int, StreamEvent | BaseException]]:
+async def _drained(queue: _Queue) -> list[tuple[int, StreamEvent | BaseException]]:
     """All that a queue holds, at least one."""
     items = [await queue.get()]
     while not queue.empty():

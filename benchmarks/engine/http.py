@@ -1,0 +1,144 @@
+"""Tokens a second through 64 HTTP streams, beside 64 `engine.stream` in the server's own process.
+
+One process holds one engine and serves it; it is told in turns to put the load on the engine itself and to wait while
+this process does so over sockets. So both sides have the same engine, cache and threads. The client reads bytes and
+counts tokens by the usage that the server reports; its work is on the same cores, and counts against HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import statistics
+import subprocess
+import sys
+from time import perf_counter, process_time
+from typing import Any
+
+from benchmarks.engine.findings import Finding
+
+CLIENTS = 64
+TOKENS = 64
+ROUNDS = 7
+_PROMPTS = [[(7 * client + at) % 1500 + 300 for at in range(32)] for client in range(CLIENTS)]
+
+
+def measure() -> list[Finding]:
+    """The ratio for both models."""
+    from benchmarks.engine.environments import cache_folder
+    from benchmarks.engine.models import MEDIUM, SMALL, folder_of
+
+    return [_ratio(shape.title, str(folder_of(shape, cache_folder()))) for shape in (SMALL, MEDIUM)]
+
+
+def _ratio(title: str, folder: str, rounds: int = ROUNDS) -> Finding:
+    command = [sys.executable, "-m", "benchmarks.engine.http", folder]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        inside, outside = [], []
+        for number in range(rounds + 1):
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            own = json.loads(process.stdout.readline())
+            other = asyncio.run(_over_http(port))
+            if number:
+                inside.append(own)
+                outside.append(other)
+        process.stdin.close()
+    rates = [statistics.median(CLIENTS * TOKENS / each for each in side) for side in (inside, outside)]
+    ratio = statistics.median(own / other for own, other in zip(inside, outside, strict=True))
+    measured = f"{rates[1]:,.0f} / {rates[0]:,.0f} tok/s"
+    return Finding(f"{title}, {CLIENTS} clients: HTTP streams / in-process", measured, ratio, 0.95, at_least=True)
+
+
+# -- the client ------------------------------------------------------------------------------------------------------
+
+
+async def _over_http(port: int) -> float:
+    """Seconds until all streams have ended."""
+    begun = perf_counter()
+    counts = await asyncio.gather(*(_one(port, prompt) for prompt in _PROMPTS))
+    seconds = perf_counter() - begun
+    assert counts == [TOKENS] * CLIENTS, counts
+    return seconds
+
+
+async def _one(port: int, prompt: list[int]) -> int:
+    body = json.dumps(
+        {
+            "prompt": prompt,
+            "max_tokens": TOKENS,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    ).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    tail = b""
+    while data := await reader.read(65536):
+        tail = (tail + data)[-1024:]
+    writer.close()
+    assert b"[DONE]" in tail, tail
+    return int(tail.rsplit(b'"completion_tokens":', 1)[1].split(b",")[0])
+
+
+# -- the server ------------------------------------------------------------------------------------------------------
+
+
+async def _in_process(engine: Any) -> float:
+    """Seconds until all streams have ended, without HTTP."""
+    from sagellm_protocol.sampling import SamplingParams
+
+    params = SamplingParams(max_tokens=TOKENS, ignore_eos=True, temperature=0.0)
+
+    async def one(prompt: list[int]) -> int:
+        count = 0
+        async for event in engine.stream(prompt, sampling_params=params):
+            count += len(event.chunk_tokens)
+        return count
+
+    begun = perf_counter()
+    counts = await asyncio.gather(*(one(prompt) for prompt in _PROMPTS))
+    seconds = perf_counter() - begun
+    assert counts == [TOKENS] * CLIENTS, counts
+    return seconds
+
+
+async def _serve(folder: str) -> None:
+    """Serve the model; a line on stdin asks for a round of load from inside."""
+    import uvicorn
+
+    from sagellm_core import LLMEngineConfig
+    from sagellm_core.server import EngineService, create_app
+    from sagellm_core.server.run import server_config
+
+    config = LLMEngineConfig(model_path=folder, max_batch_size=CLIENTS, max_model_len=256, enable_prefix_cache=False)
+    service = EngineService(config)
+    server = uvicorn.Server(server_config(create_app(config, service), 1))
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        serving = asyncio.create_task(server.serve([sock]))
+        while (await service.health())[0] != 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        print(sock.getsockname()[1], flush=True)
+        while await asyncio.to_thread(sys.stdin.readline):
+            before = process_time()
+            print(await _in_process(service.engine), flush=True)
+            print(f"cpu {process_time() - before:.2f} s", file=sys.stderr)
+        server.should_exit = True
+        await serving
+
+
+def _run_server(folder: str) -> None:
+    import uvloop
+
+    uvloop.run(_serve(folder))
+
+
+if __name__ == "__main__":
+    _run_server(sys.argv[1])
