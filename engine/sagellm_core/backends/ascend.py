@@ -56,9 +56,11 @@ class AscendBackend(Backend):
         wanted = getattr(torch, model.dtype if requested == "auto" else requested, None)
         return wanted if wanted in _TYPES else torch.float16
 
+    def free_bytes(self) -> int:
+        return int(_npu().mem_get_info(self.device)[0])
+
     def kv_budget_bytes(self) -> int:
-        free, _ = _npu().mem_get_info(self.device)
-        return int(free * _CACHE_SHARE)
+        return int(self.free_bytes() * _CACHE_SHARE)
 
     def new_cache(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         return torch.zeros(shape, dtype=dtype, device=self.device)

@@ -63,6 +63,11 @@ class CUDABackend(Backend):
         return torch.cuda.get_device_capability(self.device)
 
     @property
+    def overlaps(self) -> bool:
+        """Whether a launch can begin before the one before it has ended."""
+        return self.capability >= _HOPPER
+
+    @property
     def processors(self) -> int:
         """Multiprocessors of the device."""
         return torch.cuda.get_device_properties(self.device).multi_processor_count
@@ -78,9 +83,11 @@ class CUDABackend(Backend):
         self._dtype = dtype if isinstance(dtype, torch.dtype) else torch.float32
         return self._dtype
 
+    def free_bytes(self) -> int:
+        return int(torch.cuda.mem_get_info(self.device)[0])
+
     def kv_budget_bytes(self) -> int:
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return int(free * _CACHE_SHARE)
+        return int(self.free_bytes() * _CACHE_SHARE)
 
     def new_cache(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         return torch.zeros(shape, dtype=dtype, device=self.device)
@@ -135,9 +142,7 @@ class CUDABackend(Backend):
         from sagellm_core.layers.cuda.capture import captured
 
         try:
-            return captured(
-                model, attention, caches, max_batch, max_model_len, self.recorder(), self.capability >= _HOPPER
-            )
+            return captured(model, attention, caches, max_batch, max_model_len, self.recorder(), self.overlaps)
         except RuntimeError as error:
             _log.warning("decode steps run unrecorded, which costs launches: %s", error)
             return None

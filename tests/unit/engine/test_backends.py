@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,19 +17,13 @@ import torch
 
 from sagellm_core import BackendConfig, EngineError, create_backend, get_provider
 from sagellm_core.backends import base
+from sagellm_core.backends.ascend import AscendBackend
 from sagellm_core.backends.cpu import CPUBackend
 from sagellm_core.backends.cuda import CUDABackend
 from sagellm_core.models import ModelConfig, read_model_config
 from sagellm_protocol import ErrorCode
 
 pytestmark = pytest.mark.spec("E5")
-
-
-class AbacusBackend(CPUBackend):
-    """What a package outside this repository would bring."""
-
-    kind = "abacus"
-    preference = 99
 
 
 @pytest.fixture
@@ -38,24 +38,111 @@ def test_providers_by_name() -> None:
 
 
 def test_an_unknown_or_absent_backend_is_said() -> None:
-    with pytest.raises(EngineError, match="known: cpu, cuda, auto"):
+    with pytest.raises(EngineError, match="known: ascend, cpu, cuda, auto"):
         create_backend(BackendConfig(kind="tpu"))
     if not torch.cuda.is_available():
-        with pytest.raises(EngineError, match="not available") as caught:
+        with pytest.raises(EngineError, match=r"not available on this machine: .*CUDA") as caught:
             create_backend(BackendConfig(kind="cuda"))
         assert caught.value.error_code is ErrorCode.UNAVAILABLE
 
 
-def test_a_backend_of_another_package_is_found_and_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("abacus", f"{__name__}:AbacusBackend", base.GROUP)
+ABACUS = """
+from sagellm_core.backends.ascend import AscendBackend
+from sagellm_core.backends.cpu import CPUBackend
+
+class AbacusBackend(CPUBackend):
+    kind = "abacus"
+    preference = 99
+
+    def kv_budget_bytes(self):
+        return 1 << 22
+"""
+SCRIPT = """
+import asyncio, json, sys
+from sagellm_core import BackendConfig, LLMEngine, LLMEngineConfig, create_backend
+
+async def main(folder):
+    engine = LLMEngine(LLMEngineConfig(model_path=folder, max_model_len=64))
+    await engine.start()
+    answer = await engine.generate([5, 6, 7], max_tokens=4)
+    await engine.stop()
+    return answer.output_tokens
+
+print(json.dumps([create_backend(BackendConfig()).kind, asyncio.run(main(sys.argv[1]))]))
+"""
+
+
+@pytest.mark.slow
+def test_a_backend_of_another_package_is_found_preferred_and_generates(
+    tmp_path: Path, tiny_llama: Path, expected_tokens: Callable[..., list[int]]
+) -> None:
+    """A package installed beside this one names an entry point; nothing else connects the two."""
+    site = tmp_path / "site"
+    info = site / "abacus_sage-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "abacus_sage.py").write_text(ABACUS)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: abacus-sage\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[sagellm.backends]\nabacus = abacus_sage:AbacusBackend\n")
+    env = {**os.environ, "PYTHONPATH": str(site)}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, tiny_llama], capture_output=True, text=True, env=env, timeout=90, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["abacus", expected_tokens(tiny_llama, [5, 6, 7], 4)]
+
+
+def test_an_entry_point_that_is_no_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     base.backend_names.cache_clear()
+    point = EntryPoint("path", "pathlib:Path", base.GROUP)
     monkeypatch.setattr(base, "entry_points", lambda group: [point] if group == base.GROUP else [])
-    monkeypatch.setattr("importlib.import_module", lambda name: __import__("sys").modules[name])
     try:
-        assert get_provider("abacus") is AbacusBackend
-        assert create_backend(BackendConfig()).kind == "abacus"
+        with pytest.raises(EngineError, match=r"'path' \(pathlib:Path\) is not a sagellm_core Backend"):
+            get_provider("path")
     finally:
         base.backend_names.cache_clear()
+
+
+@pytest.mark.skipif(find_spec("torch_npu") is not None, reason="torch_npu is installed here")
+def test_ascend_without_its_software_is_refused_with_what_is_missing() -> None:
+    assert get_provider("ascend") is AscendBackend
+    with pytest.raises(EngineError, match="'ascend' is not available on this machine: torch_npu is not installed"):
+        create_backend(BackendConfig(kind="ascend"))
+
+
+TORCH_NPU = """
+import types, torch
+torch.utils.rename_privateuse1_backend("npu")
+torch.npu = types.SimpleNamespace(
+    is_available=lambda: {devices} > 0,
+    mem_get_info=lambda device: (1000 * (1 + device.index), 4000),
+    set_device=lambda device: None,
+)
+"""
+NPU_SCRIPT = """
+from sagellm_core import BackendConfig, create_backend
+backend = create_backend(BackendConfig(kind="auto", device_ids=[1]))
+print(backend.kind, backend.device, backend.collectives, backend.kv_budget_bytes())
+print(create_backend(BackendConfig("ascend", device="npu:3")).device)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("devices", "expected"), [(2, "ascend npu:1 hccl 1700\nnpu:3\n"), (0, "sees no device")])
+def test_ascend_is_found_where_its_software_is(tmp_path: Path, devices: int, expected: str) -> None:
+    """A stand-in for Huawei's package in another process: what the provider asks of it, and what it makes of that."""
+    (tmp_path / "torch_npu.py").write_text(TORCH_NPU.format(devices=devices))
+    script = NPU_SCRIPT if devices else NPU_SCRIPT.replace('"auto"', '"ascend"')
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=env, timeout=60, check=False
+    )
+    assert expected in (done.stdout if devices else done.stderr), done.stderr
+
+
+def test_a_quantization_that_a_backend_has_not_is_refused() -> None:
+    with pytest.raises(EngineError, match="'cpu' has no quantization 'fp8'") as caught:
+        create_backend(BackendConfig(kind="cpu", quantization="fp8"))
+    assert caught.value.error_code is ErrorCode.NOT_IMPLEMENTED
 
 
 def test_dtype_auto_on_a_cpu(shape: ModelConfig) -> None:

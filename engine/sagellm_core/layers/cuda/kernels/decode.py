@@ -134,7 +134,7 @@ def _decode_kernel(
             best = top
 
     line = (sequence * (KV * GROUP) + head * GROUP + g) * SPLITS + split
-    found = total > 0
+    found = total != 0  # a NaN is found, and shall show
     safe = tl.where(found, total, 1.0)
     tl.store(weight + line, tl.where(found, best + tl.log2(safe), EMPTY), mask=g < GROUP)
     acc = tl.where(found[:, None], acc / safe[:, None], 0.0)

@@ -122,7 +122,7 @@ def silu_mul(x: Tensor) -> Tensor:
 
 
 def argmax(x: Tensor, out: Tensor) -> None:
-    """The lowest index of the largest value of each row (rows, width) into `out` (rows,) int32; -1 for no finite number."""
+    """The lowest index of each row's largest value (rows, width) into `out` (rows,) int32; -1 if that is not finite."""
     rows, width = x.shape
     chunks = triton.cdiv(width, _CHUNK)
     best = torch.empty((rows, chunks), dtype=torch.float32, device=x.device)
