@@ -52,7 +52,7 @@ class StepDecoder:
         self._grammars = grammars
         self._answers = answers
         self._faults: dict[str, str] = {}
-        self._strategies: dict[DecodingStrategy, BaseDecodingStrategy] = {
+        self.strategies: dict[DecodingStrategy, BaseDecodingStrategy] = {
             DecodingStrategy.GREEDY: GreedyStrategy(),
             DecodingStrategy.SAMPLING: SamplingStrategy(),
             DecodingStrategy.SPECULATIVE: SpeculativeStrategy(),
@@ -101,7 +101,7 @@ class StepDecoder:
         for (strategy, adjusted), members in _groups(found).items():
             rows = [row for at in members for row in _rows(found, at)]
             batch = LogitBatch(_rows_of(logits, rows), [found.spans[at] for at in members], adjusted)
-            for at, outcome in zip(members, self._strategies[strategy](batch), strict=True):
+            for at, outcome in zip(members, self.strategies[strategy](batch), strict=True):
                 self._put(found.seq_ids[at], outcome, output)
         return output
 
