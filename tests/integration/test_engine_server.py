@@ -3,66 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.helpers.engine_process import Server, end, launch, serving
 
 pytestmark = [pytest.mark.spec("E8"), pytest.mark.slow]
 Until = Callable[..., None]
 ENDLESS = {"prompt": "Hello", "max_tokens": 900, "ignore_eos": True}
-
-
-@dataclass
-class Server:
-    """A running `sage-engine` and a client for it."""
-
-    process: subprocess.Popen[str]
-    http: httpx.Client
-    log: Path
-
-    @property
-    def url(self) -> str:
-        return str(self.http.base_url)
-
-    def post(self, path: str, **body: Any) -> httpx.Response:
-        return self.http.post(path, json=body)
-
-    def metric(self, name: str) -> float:
-        lines = self.http.get("/metrics").text.splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"sage_engine_{name}"))
-
-    def health(self) -> int:
-        try:
-            return self.http.get("/health").status_code
-        except httpx.TransportError:
-            return 0
-
-
-def launch(home: Path, port: int, *options: str) -> Server:
-    log = home / f"engine-{port}.log"
-    environment = {**os.environ, "SAGE_HOME": str(home / ".sage")}
-    environment.pop("SAGE_ENGINE_MODEL", None)
-    with log.open("w") as file:
-        argv = [sys.executable, "-m", "sagellm_core.engine_server", "--port", str(port), *options]
-        process = subprocess.Popen(argv, stdout=file, stderr=file, text=True, env=environment, cwd=home)
-    return Server(process, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60), log)
-
-
-def end(server: Server) -> None:
-    server.http.close()
-    if server.process.poll() is None:
-        server.process.kill()
-    server.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -76,18 +30,10 @@ def port_number() -> Callable[[], int]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, port_number: Callable[[], int]) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server with the built-in model and a short queue, for the tests that do it no harm."""
-    import time
-
-    server = launch(tmp_path_factory.mktemp("engine"), port_number(), "--max-batch-size", "4", "--max-waiting", "2")
-    deadline = time.monotonic() + 60
-    while server.health() != 200:
-        assert server.process.poll() is None, server.log.read_text()
-        assert time.monotonic() < deadline, server.log.read_text()
-        time.sleep(0.05)
-    yield server
-    end(server)
+    with serving(tmp_path_factory.mktemp("engine"), "--max-batch-size", "4", "--max-waiting", "2") as started:
+        yield started
 
 
 def events_of(response: httpx.Response) -> list[dict[str, Any] | str]:
