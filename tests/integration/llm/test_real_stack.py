@@ -57,10 +57,30 @@ async def test_the_official_openai_client(stack: Any) -> None:
         assert [len(item.embedding) for item in answer.data] == [384, 384]
         assert answer.data[1].embedding == pytest.approx(plain.data[1].embedding, abs=1e-7)
 
+        own = await client.embeddings.create(model=models[0], input=["Hello", "World"])
+        assert {len(item.embedding) for item in own.data} == {192}
+        await _use_fields_of_the_engine(client, models[0])
+
         with pytest.raises(openai.NotFoundError, match="Did you mean 'hash'"):
             await client.embeddings.create(model="hush", input="x")
         with pytest.raises(openai.BadRequestError, match="token ids"):
             await client.embeddings.create(model="hash", input=[1, 2, 3])
+
+
+async def _use_fields_of_the_engine(client: openai.AsyncOpenAI, model: str) -> None:
+    """Fields that the gateway knows nothing of do in the engine what they are there for."""
+    asked: Any = {"model": model, "messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 200}
+    nothing = {"type": "object", "properties": {}, "additionalProperties": False}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": nothing}}]
+    forced: Any = {"tools": tools, "tool_choice": {"type": "function", "function": {"name": "f"}}}
+    called = await client.chat.completions.create(**asked, **forced)
+    assert called.choices[0].finish_reason == "tool_calls"
+    described: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["a", "b"]}}}
+    chosen = await client.chat.completions.create(**asked, response_format=described, n=2, temperature=1)
+    assert {choice.message.content for choice in chosen.choices} <= {'"a"', '"b"'}
+    assert len(chosen.choices) == 2
+    scored = await client.completions.create(model=model, prompt="Hello", max_tokens=0, echo=True, logprobs=1)
+    assert scored.choices[0].text == "Hello"
 
 
 @pytest.mark.slow
