@@ -16,9 +16,9 @@ from sagellm_protocol.sampling import SamplingParams
 class Submission:
     """A request for the scheduler; `seq_id` is its id.
 
-    `new_text` makes what turns the tokens of one answer into text. `stop_ids` end an answer, `deadline` is on the core's
-    clock. With `pooling`, a vector is wanted, not tokens. `output`: tokens that were given elsewhere before; the answer
-    goes on after them.
+    `new_text` makes what turns the tokens of one answer into text. `stop_ids` end an answer, `deadline` is on the
+    core's clock. With `pooling`, a vector is wanted, not tokens. `output`: tokens that were given elsewhere before; the
+    answer goes on after them.
     """
 
     seq_id: str

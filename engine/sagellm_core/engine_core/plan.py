@@ -18,9 +18,10 @@ class BatchType(StrEnum):
 class NewSequence:
     """What a worker has to know about a sequence before its first step; sent once.
 
-    `adapter` names a LoRA adapter. `pooling` (mean, cls, last): the sequence wants one vector, not tokens. `index` is its
-    number among the answers to one request: with one seed, each draws from a stream of its own. `stop_ids` end the
-    answer. `output`: tokens that another worker put out before; random streams, penalties and grammars go on after them.
+    `adapter` names a LoRA adapter. `pooling` (mean, cls, last): the sequence wants one vector, not tokens. `index` is
+    its number among the answers to one request: with one seed, each draws from a stream of its own. `stop_ids` end the
+    answer. `output`: tokens that were put out before; random streams, penalties and grammars go on after them. What a
+    worker remembers of a sequence with the same id is replaced.
     """
 
     seq_id: str

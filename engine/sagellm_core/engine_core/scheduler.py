@@ -60,6 +60,7 @@ class Scheduler:
         self._finished: list[str] = []
         self._copies: list[tuple[int, int]] = []
         self._scheduled: list[Scheduled] = []
+        self._told: SchedulerOutput
 
     # -- life of a request --------------------------------------------------------------------------------------
 
@@ -153,9 +154,10 @@ class Scheduler:
             if newcomer is None or not self._admit(newcomer, reserve=True):
                 break
             budget -= self._advance(newcomer, self._share(newcomer, budget))
+        if preempted != self.preemptions:
+            self._scheduled = [pair for pair in self._scheduled if pair[0].status is SequenceStatus.RUNNING]
         if not self._scheduled and self.waiting:
-            self._make_way(budget)
-        self._scheduled = [pair for pair in self._scheduled if pair[0].status is SequenceStatus.RUNNING]
+            self._make_way()
         return self._describe() if self._scheduled else None
 
     def update(self, output: StepOutput) -> list[Progress]:
@@ -186,12 +188,17 @@ class Scheduler:
     def fail(self) -> list[Group]:
         """The scheduled step failed: the requests that should end for it.
 
-        Those that read, if there are any: plain decodes are tried again in the next step. Who goes on goes on from
-        where it was.
+        Those that read or search, if there are any: plain decodes are tried again in the next step. Workers are told of
+        them anew, because nobody knows how far they have come.
         """
         tried, self._scheduled = self._scheduled, []
-        suspects = [item.group for item, _ in tried if not item.is_decoding or item.group.search is not None]
-        return list(dict.fromkeys(suspects or [item.group for item, _ in tried]))
+        told = self._told
+        self._finished = [*told.finished, *self._finished]
+        fresh = {*(new.seq_id for new in told.new), *(fork.child for fork in told.forks)}
+        suspects = [item for item in self._sequences.values() if item.seq_id in fresh]
+        suspects += [item for item, _ in tried if not item.is_decoding or item.group.search is not None]
+        self._unannounced.update(item.seq_id for item, _ in tried)
+        return list(dict.fromkeys(item.group for item in suspects or [item for item, _ in tried]))
 
     def drop_cache(self) -> None:
         """The content of the cache is lost: everything that runs is computed again."""
@@ -204,6 +211,8 @@ class Scheduler:
         self.drop_cache()
         self._unannounced = set(self._sequences)
         self._forks, self._finished, self._scheduled = {}, [], []
+        for sequence in self._sequences.values():
+            sequence.prompt_logprobs, sequence.is_known = [], False
 
     # -- who gets what ------------------------------------------------------------------------------------------
 
@@ -281,7 +290,7 @@ class Scheduler:
         blocks.share(shared)
         sequence.blocks = shared
         sequence.num_computed = known
-        if sequence.index == 0 and sequence.seq_id in self._unannounced and not sequence.preemptions:
+        if sequence.index == 0 and not sequence.is_known and not sequence.preemptions:
             sequence.group.num_cached = known
             self.prompt_tokens_seen += sequence.num_prompt
             self.prompt_tokens_cached += known
@@ -297,6 +306,8 @@ class Scheduler:
         """
         blocks, group = self.blocks, sequence.group
         most = len(sequence.tokens) - 1
+        if not (sequence.reads_prefix or sequence.num_output):
+            return [], 0
         if group.num_members > 1:
             member, common = group.nearest(sequence, most)
             if member is not None:
@@ -307,12 +318,12 @@ class Scheduler:
         found = blocks.cached_prefix(sequence.digests[: most // blocks.block_size])
         return found, len(found) * blocks.block_size
 
-    def _make_way(self, budget: int) -> None:
+    def _make_way(self) -> None:
         """Members of searches that wait for others hold all the room: the least urgent of them give it back."""
         head = self.waiting[0]
         while self._is_full or not self._admit(head, reserve=False):
             self._preempt(max(self.running, key=_rank))
-        self._advance(head, budget)
+        self._advance(head, self._budget)
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
@@ -341,9 +352,9 @@ class Scheduler:
         group.members.remove(sequence)
         if not group.members:
             del self._groups[group.request_id]
-        if seq_id in self._unannounced:
-            self._unannounced.remove(seq_id)
-        elif self._forks.pop(seq_id, None) is None:
+        self._unannounced.discard(seq_id)
+        self._forks.pop(seq_id, None)
+        if sequence.is_known:
             self._finished.append(seq_id)
 
     # -- what came out ------------------------------------------------------------------------------------------
@@ -436,7 +447,9 @@ class Scheduler:
             drafts={sequence.seq_id: sequence.drafts for sequence, _ in scheduled if sequence.drafts},
             num_drafts=self._num_drafts(),
         )
-        self._forks, self._finished = {}, []
+        for child in self._forks:
+            self._sequences[child].is_known = True
+        self._forks, self._finished, self._told = {}, [], output
         return output
 
     def _num_drafts(self) -> int:
@@ -450,6 +463,8 @@ class Scheduler:
             return []
         new = [sequence for sequence, _ in self._scheduled if sequence.seq_id in self._unannounced]
         self._unannounced.difference_update(sequence.seq_id for sequence in new)
+        for sequence in new:
+            sequence.is_known = True
         return [
             NewSequence(
                 item.seq_id,

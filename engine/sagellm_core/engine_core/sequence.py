@@ -29,8 +29,8 @@ class Sequence:
     sequence falls back to 0 and keeps its output. `max_total` bounds `len(tokens)`. `index` is the number of the answer
     that it works on, `rank` its place in every queue: the more urgent first, then the earlier.
 
-    `root` begins its hash chain. With `reads_prefix` off, its prompt goes through the model, cached or not. `drafts` are
-    proposed tokens that the step at hand checks.
+    `root` begins its hash chain. With `reads_prefix` off, its prompt goes through the model, cached or not. `drafts`
+    are proposed tokens that the step at hand checks. `is_known`: the workers have been told of it.
     """
 
     seq_id: str
@@ -55,6 +55,7 @@ class Sequence:
     status: SequenceStatus = SequenceStatus.WAITING
     finish_reason: FinishReason | None = None
     preemptions: int = 0
+    is_known: bool = False
 
     @property
     def num_pending(self) -> int:

@@ -451,5 +451,5 @@ def test_the_factory_makes_engines_by_backend() -> None:
     factory = EngineFactory()
     assert factory.create("cpu").config.backend_type == "cpu"
     assert {"cpu", "cuda"} <= set(factory.kinds())
-    with pytest.raises(EngineError, match="known: cpu, cuda"):
+    with pytest.raises(EngineError, match="known: .*cpu, cuda"):
         factory.create("abacus")
