@@ -34,6 +34,7 @@ __all__ = ["CoreStats", "EngineCore", "Submission", "Update"]
 _LOG = logging.getLogger("sagellm_core")
 _FATAL_FAILURES = 3
 _LONGEST_PAUSE_S = 30.0
+_STALL_S = 0.002
 _STOPPED = "the engine stopped"
 
 
@@ -52,7 +53,8 @@ _Command = Submission | str | Callable[[], None] | _Order | None
 class EngineCore:
     """Scheduler and executor, driven by one thread. `deliver` is called on that thread.
 
-    `after_step` is called there too, when a step's results are in the scheduler and before blocks are taken again.
+    `after_step` is called there too, when a step's results are in the scheduler and before blocks are taken again; also
+    when there is work but no room for a step, because others than sequences hold blocks.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class EngineCore:
         self._broken: BaseException | None = None
         self._pause_s = 0.0
         self._stopping = False
+        self._stalled = False
         self.asleep = False
         self.stats = CoreStats(block_size=block_size)
         self.failure: BaseException | None = None
@@ -202,7 +205,7 @@ class EngineCore:
         """Take in what waits in the queue, then do one step. With `block`, wait for work when there is none."""
         updates: list[Update] = []
         try:
-            idle = self.asleep or self._broken is not None or not self.scheduler.has_work
+            idle = self.asleep or self._broken is not None or self._stalled or not self.scheduler.has_work
             self._take_commands(updates, self._patience() if block and idle else 0.0)
             if self._stopping:
                 return
@@ -210,11 +213,13 @@ class EngineCore:
                 self._end(name, "error", ErrorCode.DEADLINE_EXCEEDED, "the request's deadline has passed", updates)
             if self._broken is not None:
                 self._revive()
-            plan = None if self.asleep or self._broken is not None else self.scheduler.schedule()
+            able = not self.asleep and self._broken is None
+            plan = self.scheduler.schedule() if able else None
             if plan is not None:
                 self._step(plan, updates)
-                if self._after_step is not None:
-                    self._after_step()
+            self._stalled = able and plan is None and self.scheduler.has_work
+            if self._after_step is not None and (plan is not None or self._stalled):
+                self._after_step()
             self._count()
         finally:
             if updates:
@@ -224,6 +229,8 @@ class EngineCore:
         """How long to wait for a command at most, in seconds; None: until one comes."""
         if self._broken is not None:
             return self._pause_s
+        if self._stalled:
+            return _STALL_S
         return 1.0 if self.asleep and self.scheduler.has_work else None
 
     def _take_commands(self, updates: list[Update], patience: float | None) -> None:

@@ -319,9 +319,14 @@ class Scheduler:
         return found, len(found) * blocks.block_size
 
     def _make_way(self) -> None:
-        """Members of searches that wait for others hold all the room: the least urgent of them give it back."""
+        """Members of searches that wait for others hold all the room: the least urgent of them give it back.
+
+        Where nothing runs, others than sequences hold it (blocks in transfer): it is theirs to give back.
+        """
         head = self.waiting[0]
         while self._is_full or not self._admit(head, reserve=False):
+            if not self.running:
+                return
             self._preempt(max(self.running, key=_rank))
         self._advance(head, self._budget)
 

@@ -112,7 +112,13 @@ class DecodeEngine:
         self._core.call(lambda: self._store(arrival))
 
     def after_step(self) -> None:
-        """A step is over: whoever was refused may ask again when there is more room than then."""
+        """A step is over: whoever was refused may ask again when there is more room than then.
+
+        Where there is no room for a step, the request that came last gives back what was kept for it.
+        """
+        scheduler = self._core.scheduler
+        if self._incoming and scheduler.has_work and not scheduler.running:
+            self.proceed(next(reversed(self._incoming)))
         if self._refused_at is not None and self._state() > self._refused_at:
             self._refused_at = None
             self._report(Room())
