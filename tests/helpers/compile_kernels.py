@@ -25,17 +25,26 @@ RESULTS: dict[str, dict[str, int]] = {}
 LABEL = [""]
 
 
+def tool(name: str, *arguments: str) -> str:
+    """What one of the tools that triton brings says."""
+    path = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    return subprocess.run([path, *arguments], capture_output=True, text=True, check=True, timeout=60).stdout
+
+
 def usage(cubin: bytes) -> dict[str, int]:
-    """Registers a thread, bytes of stack frame and of shared memory."""
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    """Registers a thread, bytes of stack frame; wide loads and stores before the launch waits for the one before it."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        text = subprocess.run(
-            [tool, "-res-usage", file.name], capture_output=True, text=True, check=True, timeout=60
-        ).stdout
-    names = {"registers": "REG", "stack": "STACK", "shared": "SHARED"}
-    return {name: int(re.search(rf"\b{key}:(\d+)", text)[1]) for name, key in names.items()}  # type: ignore[index]
+        text = tool("cuobjdump", "-res-usage", file.name)
+        code = tool("nvdisasm", "-c", file.name)
+    before, _, after = code.partition("ACQBULK")
+    counts = {}
+    for name, key in (("registers", "REG"), ("stack", "STACK")):
+        found = re.search(rf"\b{key}:(\d+)", text)
+        counts[name] = int(found[1]) if found else -1
+    ahead = {"loads_ahead": before.count("LDG.E.128"), "stores_ahead": before.count("STG")} if after else {}
+    return counts | ahead | {"wide_loads": code.count("LDG.E.128") + code.count("LDGSTS.E.BYPASS.128")}
 
 
 def compile_launch(self: JITFunction[Any], *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
@@ -56,9 +65,8 @@ def compile_launch(self: JITFunction[Any], *args: Any, grid: Any, warmup: bool, 
     text = made.asm["ptx"]
     RESULTS[f"{self.__name__} {LABEL[0]}"] = usage(made.asm["cubin"]) | {
         "wgmma": text.count("wgmma.mma_async"),
-        "wide_loads": text.count(".v4.b32"),
         "async_copies": text.count("cp.async"),
-        "dynamic_shared": made.metadata.shared,
+        "shared": made.metadata.shared,
     }
 
 
@@ -101,8 +109,8 @@ def launch_all(heads: int, kv_heads: int, head_dim: int, hidden: int, inner: int
         kernels.few_rows(
             bf16(rows, hidden), bf16(width, hidden), bf16(rows, width), bias=bf16(width), norm=bf16(hidden), pdl=True
         )
-        LABEL[0] = f"splits, residual, {rows} rows"
-        splits = kernels.Partials.room(rows, 8, spec, torch.device("cpu"))
+        LABEL[0] = f"attention, residual, {rows} rows"
+        splits = kernels.Partials.room(1, 8, spec, torch.device("cpu")) if rows == 1 else bf16(rows, heads * head_dim)
         kernels.few_rows(splits, bf16(hidden, heads * head_dim), bf16(rows, hidden), add=True, pdl=True)
         LABEL[0] = f"norm, gate, {rows} rows"
         kernels.few_rows(

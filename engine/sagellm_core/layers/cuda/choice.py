@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ def best_attention(
 
 
 def choose(
-    kernels: dict[str, PromptKernel],
+    kernels: Mapping[str, PromptKernel],
     spec: AttentionSpec,
     block_size: int,
     dtype: torch.dtype,

@@ -168,6 +168,7 @@ class RecordedDecode:
         self.inputs.fill(_idle_plan(), size)
         self._recordings[size].replay()
 
+    @torch.inference_mode()
     def run(self, plan: SchedulerOutput) -> CapturedStep | None:
         """Replay a step in which every sequence brings one token and gets one; None for any other."""
         count = len(plan.seq_ids)

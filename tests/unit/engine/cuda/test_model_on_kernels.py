@@ -162,7 +162,7 @@ def test_eight_bit_floats_stay_close(rows: int) -> None:
 
 @pytest.mark.parametrize("rows", [2, 20])
 def test_a_product_in_eight_bit_floats(rows: int) -> None:
-    """With many rows the input is rounded too, a scale a row (the interpreter rounds towards zero, GPUs to nearest)."""
+    """With many rows the input is rounded too, a scale a row (here with the interpreter's lost carries)."""
     torch.manual_seed(0)
     weight, bias, x = torch.randn(96, 64), torch.randn(96), torch.randn(rows, 64) * 3
     expected = torch.nn.functional.linear(x, weight, bias)

@@ -19,6 +19,7 @@ from sagellm_core.layers.cuda.kernels.decode import EMPTY, Partials
 
 FEW_ROWS = 16
 """Most rows that these products take."""
+_SMALL = 2048
 
 
 @triton.jit
@@ -48,11 +49,30 @@ def _weighed(partial, weight, r, k, mask, K, D: tl.constexpr, SPLITS: tl.constex
 
 
 @triton.jit
-def _product(x, w, ROWS: tl.constexpr):
-    """(ROWS, n) of x (ROWS, k) and w (n, k), float32; on the matrix units from two rows on."""
+def _nothing(ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Where a product is summed up. One row is summed over columns once at the end: inside, threads need not meet."""
     if ROWS == 1:
-        return tl.sum(w.to(tl.float32) * x, axis=1)[None, :]
-    return tl.dot(x, tl.trans(w.to(x.dtype)), input_precision="ieee")
+        return tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
+    else:  # noqa: RET505  the compiler takes one of the two
+        return tl.zeros([ROWS, BLOCK_N], tl.float32)
+
+
+@triton.jit
+def _plus(acc, x, w, ROWS: tl.constexpr):
+    """The product of x (ROWS, k) and w (n, k) on top; on the matrix units from two rows on."""
+    if ROWS == 1:
+        return acc + w.to(tl.float32) * x
+    else:  # noqa: RET505  the compiler takes one of the two
+        return acc + tl.dot(x, tl.trans(w.to(x.dtype)), input_precision="ieee")
+
+
+@triton.jit
+def _total(acc, ROWS: tl.constexpr):
+    """(ROWS, n)."""
+    if ROWS == 1:
+        return tl.sum(acc, axis=1)[None, :]
+    else:  # noqa: RET505  the compiler takes one of the two
+        return acc
 
 
 @triton.jit
@@ -87,9 +107,9 @@ def _gemv_kernel(  # noqa: C901  the branches are constants: each kernel that is
     r = tl.arange(0, ROWS)
     lane = tl.arange(0, BLOCK_K)
     # The norm is a factor a row: it is multiplied in at the end, and its squares are summed on the way.
-    squares = tl.zeros([ROWS], tl.float32)
-    acc = tl.zeros([ROWS, BLOCK_N], tl.float32)
-    gated = tl.zeros([ROWS, BLOCK_N], tl.float32)
+    squares = tl.zeros([ROWS, BLOCK_K if ROWS == 1 else 1], tl.float32)
+    acc = _nothing(ROWS, BLOCK_N, BLOCK_K)
+    gated = _nothing(ROWS, BLOCK_N, BLOCK_K)
     w = _tile(weight, n, lane, N, K)
     if GATED:
         up = _tile(weight + N.to(tl.int64) * K, n, lane, N, K)
@@ -104,23 +124,25 @@ def _gemv_kernel(  # noqa: C901  the branches are constants: each kernel that is
         else:
             value = tl.load(x + r[:, None] * K + k[None, :], mask=mask, other=0.0).to(tl.float32)
         if NORM:
-            squares += tl.sum(value * value, axis=1)
+            squares += value * value if ROWS == 1 else tl.sum(value * value, axis=1)[:, None]
             value *= tl.load(norm + k, mask=k < K, other=0.0).to(tl.float32)[None, :]
         if ROWS > 1:
             value = value.to(out.dtype.element_ty)
-        acc += _product(value, w, ROWS)
+        acc = _plus(acc, value, w, ROWS)
         w = _tile(weight, n, k + BLOCK_K, N, K)
         if GATED:
-            gated += _product(value, up, ROWS)
+            gated = _plus(gated, value, up, ROWS)
             up = _tile(weight + N.to(tl.int64) * K, n, k + BLOCK_K, N, K)
+    acc = _total(acc, ROWS)
     if SCALED:
         acc *= tl.load(scales + n, mask=n < N, other=0.0)[None, :]
     if NORM:
-        inverse = tl.rsqrt(squares / K + eps)
+        inverse = tl.rsqrt(tl.sum(squares, axis=1) / K + eps)
         acc *= inverse[:, None]
     if HAS_BIAS:
         acc += tl.load(bias + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
     if GATED:
+        gated = _total(gated, ROWS)
         if SCALED:
             gated *= tl.load(scales + N + n, mask=n < N, other=0.0)[None, :]
         if NORM:
@@ -142,6 +164,11 @@ class GemvTiles:
     outputs: int = 8
     inputs: int = 1024
     warps: int = 4
+
+    @classmethod
+    def usual(cls, outputs: int, *, gated: bool) -> GemvTiles:
+        """A fair choice without measurement: a small matrix is cut finer, so that every multiprocessor has a part."""
+        return cls(4 if gated or outputs <= _SMALL else 8)
 
     def fit(self, rows: int, columns: int) -> GemvTiles:
         """The same for a matrix of so many columns; matrix units want at least 16 outputs and shorter pieces."""
@@ -167,14 +194,14 @@ def few_rows(
 ) -> None:
     """`out = x @ weight.T` (rows, outputs) with the options below; at most `FEW_ROWS` rows, all tensors contiguous.
 
-    x: (rows, inputs), or the splits of attention, which are weighed first. weight: (outputs, inputs), for `gated` gate
-    over up (2 * outputs, inputs). scales: of an 8-bit weight, float32, one an output. norm, eps: RMSNorm of x first.
-    gated: `silu(gate) * up`. add: onto what `out` holds.
+    x: (rows, inputs), or the splits of attention of one row, to be weighed first. weight: (outputs, inputs), for
+    `gated` gate over up (2 * outputs, inputs). scales: of an 8-bit weight, float32, one an output. norm, eps: RMSNorm
+    of x first. gated: `silu(gate) * up`. add: onto what `out` holds.
     """
     rows, outputs = out.shape
     inputs = weight.shape[1]
     split = isinstance(x, Partials)
-    fitted = (tiles or GemvTiles()).fit(rows, inputs)
+    fitted = (tiles or GemvTiles.usual(outputs, gated=gated)).fit(rows, inputs)
     _gemv_kernel[(triton.cdiv(outputs, fitted.outputs),)](
         out if isinstance(x, Partials) else x,
         weight,
