@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
-from sagellm_core.errors import EngineError, not_implemented
-from sagellm_core.executor.base import NOT_LOADED, WorkerInfo
+from sagellm_core.errors import EngineError
+from sagellm_core.executor.base import NOT_LOADED, CommStats, WorkerInfo
 from sagellm_core.models.config import ModelConfig
 from sagellm_core.worker.worker import Worker
 
@@ -18,6 +18,7 @@ class InProcessExecutor:
 
     def __init__(self, config: LLMEngineConfig, model: ModelConfig, folder: Path, max_model_len: int) -> None:
         self.info = NOT_LOADED
+        self.comm = CommStats()
         self._worker = Worker(config, model, folder, max_model_len)
 
     def start(self) -> WorkerInfo:
@@ -37,10 +38,10 @@ class InProcessExecutor:
         self._worker.write_blocks(blocks, content)
 
     def sleep(self) -> None:
-        raise not_implemented("this executor cannot sleep")
+        self._worker.sleep()
 
     def wake(self) -> None:
-        raise not_implemented("this executor cannot sleep")
+        self._worker.wake()
 
     def stop(self) -> None:
         self._worker.unload()

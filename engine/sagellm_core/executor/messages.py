@@ -40,6 +40,14 @@ class WriteBlocks(msgspec.Struct, frozen=True, tag=True):
     blocks: list[int]
 
 
+class Sleep(msgspec.Struct, frozen=True, tag=True):
+    """Give weights and cache back."""
+
+
+class Wake(msgspec.Struct, frozen=True, tag=True):
+    """End a sleep."""
+
+
 class Stop(msgspec.Struct, frozen=True, tag=True):
     """End the process."""
 
@@ -62,5 +70,5 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     comm_seconds: float = 0.0
 
 
-Order = Load | Step | ReadBlocks | WriteBlocks | Stop
+Order = Load | Step | ReadBlocks | WriteBlocks | Sleep | Wake | Stop
 Answer = Loaded | Done | Fault

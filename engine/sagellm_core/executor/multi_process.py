@@ -13,16 +13,16 @@ import selectors
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
-from sagellm_core.errors import EngineError, invalid, not_implemented
-from sagellm_core.executor.base import NOT_LOADED, WorkerInfo
-from sagellm_core.executor.messages import Answer, Done, Load, Loaded, ReadBlocks, Step, Stop, WriteBlocks
+from sagellm_core.errors import EngineError, invalid
+from sagellm_core.executor.base import NOT_LOADED, CommStats, WorkerInfo
+from sagellm_core.executor.messages import Answer, Done, Load, Loaded, ReadBlocks, Sleep, Step, Stop, Wake, WriteBlocks
 from sagellm_core.executor.process import ChildProcess
 from sagellm_core.wire import Fault, encode
 from sagellm_protocol.errors import ErrorCode
@@ -33,15 +33,6 @@ _JOIN_WITHIN_S = 300.0
 _STRAGGLERS_WITHIN_S = 15.0
 _LOADERS_WITHIN_S = 0.5
 _STOP_WITHIN_S = 5.0
-
-
-@dataclass(slots=True)
-class CommStats:
-    """Collective operations of one rank since the start, and the seconds that it waited in them."""
-
-    all_reduces: int = 0
-    all_gathers: int = 0
-    seconds: float = 0.0
 
 
 class MultiProcessExecutor:
@@ -103,10 +94,12 @@ class MultiProcessExecutor:
             child.on_end(tell)
 
     def sleep(self) -> None:
-        raise not_implemented("engines of several ranks cannot sleep")
+        self._send(Sleep())
+        self._answers()
 
     def wake(self) -> None:
-        raise not_implemented("engines of several ranks cannot sleep")
+        self._send(Wake())
+        self._answers()
 
     def stop(self) -> None:
         """End the ranks: asked first, killed where they do not listen."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sagellm_core.config import LLMEngineConfig
-from sagellm_core.executor.messages import Done, Load, Loaded, Order, ReadBlocks, Step, Stop, WriteBlocks
+from sagellm_core.executor.messages import Done, Load, Loaded, Order, ReadBlocks, Sleep, Step, Stop, Wake, WriteBlocks
 from sagellm_core.wire import Connection, Fault
 
 if TYPE_CHECKING:
@@ -66,6 +66,9 @@ class Rank:
         if isinstance(order, Step):
             output = self._worker.execute(order.plan)
             return self._done(output if self._worker.place.answers else None), bytearray()
+        if isinstance(order, Sleep | Wake):
+            self._worker.sleep() if isinstance(order, Sleep) else self._worker.wake()
+            return self._done(None), bytearray()
         if isinstance(order, ReadBlocks):
             return self._done(None), self._worker.read_blocks(order.blocks)
         assert isinstance(order, WriteBlocks)

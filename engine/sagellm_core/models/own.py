@@ -62,14 +62,27 @@ class OwnLoader:
             attention_norm=self._norm(prefix + names.attention_norm),
             qkv=self._columns(self._qkv(prefix), config.qkv_bias),
             head_norms=self._head_norms(prefix) if config.head_norms else None,
-            output=self._rows(prefix + names.output, config.num_heads, config.head_dim, config.output_bias),
+            output=self._rows(self._output(prefix), config.output_bias),
             mlp_norm=self._norm(prefix + names.mlp_norm),
             gate_up=self._columns(self._gate_up(prefix), config.mlp_bias),
-            down=self._rows(prefix + names.down, config.intermediate_size, 1, config.mlp_bias),
+            down=self._rows(self._down(prefix), config.mlp_bias),
             spec=AttentionSpec(len(heads), len(kv_heads), config.head_dim, scale, config.window(index)),
         )
 
     # -- matrices -----------------------------------------------------------------------------------------------
+
+    def matrices(self, index: int) -> dict[str, list[Part]]:
+        """Of which parts of which tensors a layer's matrices are made on this rank, by their fields in `DecoderLayer`.
+
+        Rows are outputs and columns inputs, however the checkpoint stores them.
+        """
+        prefix = f"{self.names.layer}.{index}."
+        return {
+            "qkv": self._qkv(prefix),
+            "output": [self._output(prefix)],
+            "gate_up": self._gate_up(prefix),
+            "down": [self._down(prefix)],
+        }
 
     def _qkv(self, prefix: str) -> list[Part]:
         config, shard = self.config, self.shard
@@ -105,11 +118,20 @@ class OwnLoader:
         bias = self._read(*(part.bias() for part in parts)) if with_bias else None
         return self.backend.linear(weight, bias)
 
-    def _rows(self, name: str, inputs: int, unit: int, with_bias: bool) -> LinearOp:
-        """A matrix of whose inputs this rank has some; the ranks' results are summed."""
-        hidden, share = self.config.hidden_size, self.shard.part(inputs)
+    def _output(self, prefix: str) -> Part:
+        return self._summed(prefix + self.names.output, self.config.num_heads, self.config.head_dim)
+
+    def _down(self, prefix: str) -> Part:
+        return self._summed(prefix + self.names.down, self.config.intermediate_size, 1)
+
+    def _summed(self, name: str, inputs: int, unit: int) -> Part:
+        """This rank's inputs of a matrix."""
+        share = self.shard.part(inputs)
         taken = range(share.start * unit, share.stop * unit)
-        part = Part(f"{name}.weight", (hidden, inputs * unit), columns=taken)
+        return Part(f"{name}.weight", (self.config.hidden_size, inputs * unit), columns=taken)
+
+    def _rows(self, part: Part, with_bias: bool) -> LinearOp:
+        """A matrix of whose inputs this rank has some; the ranks' results are summed."""
         weight = self._read(part.stored(transposed=self.names.transposed))
         bias = self._read(part.bias()) if with_bias else None
         if self.shard.group.size == 1:

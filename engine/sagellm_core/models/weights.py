@@ -82,6 +82,11 @@ class WeightReader:
     def __contains__(self, name: str) -> bool:
         return name in self._where
 
+    @property
+    def names(self) -> list[str]:
+        """Of all tensors."""
+        return list(self._where)
+
     def check(self, part: Part) -> None:
         """Raise ModelLoadError unless the tensor is there and has the shape that `part` says."""
         if part.name not in self._where:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 
@@ -11,8 +13,19 @@ from sagellm_core.decoding.decoder import StepDecoder
 from sagellm_core.decoding.grammar import GrammarCompiler
 from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
 from sagellm_core.models.base import CausalLM
+from sagellm_core.models.lora import LoraModel
+from sagellm_core.worker.adapters import AdapterRoutes
 from sagellm_core.worker.blocks import BlockStore
 from sagellm_core.worker.draft import DraftModel
+from sagellm_core.worker.pieces import in_pieces
+
+
+@dataclass(slots=True)
+class Known:
+    """What a worker knows of the sequences that run: how they decode, which adapters they have. Outlives a sleep."""
+
+    decoder: StepDecoder
+    routes: AdapterRoutes = field(default_factory=AdapterRoutes)
 
 
 class ModelRunner:
@@ -25,8 +38,9 @@ class ModelRunner:
         num_blocks: int,
         block_size: int,
         place: Place = ALONE,
-        grammars: GrammarCompiler | None = None,
         draft: CausalLM | None = None,
+        grammars: GrammarCompiler | None = None,
+        known: Known | None = None,
     ) -> None:
         self.place = place
         config = model.config
@@ -36,9 +50,11 @@ class ModelRunner:
         shape = (2, num_blocks + backend.spare_blocks, block_size, model.num_kv_heads, config.head_dim)
         self.caches = [backend.new_cache(shape, model.dtype) for _ in range(model.num_layers)]
         self.blocks = BlockStore(self.caches)
-        self.decoder = StepDecoder(grammars, answers=place.answers)
+        self.known = known or Known(StepDecoder(grammars, answers=place.answers))
+        self.decoder = self.known.decoder
         self.draft = None if draft is None else DraftModel(draft, backend, num_blocks, block_size)
         self._backend = backend
+        self._piece_tokens = backend.token_budget // 4
         self._recorded: StepCapture | None = None
 
     def capture(self, max_batch: int, max_model_len: int) -> None:
@@ -52,12 +68,18 @@ class ModelRunner:
         if plan.copies:
             self.blocks.copy(plan.copies)
         self.decoder.begin(plan)
+        if isinstance(self.model, LoraModel):
+            self.known.routes.begin(plan)
         recorded = self._recorded.run(plan) if self._recorded is not None else None
         if recorded is not None:
             return self._propose(plan, self._decode(plan, recorded))
-        hidden = self._forward(plan)
+        pieces = min(2 * self.place.stage.count, plan.num_tokens // self._piece_tokens)
+        if self.place.stage.count > 1 and pieces > 1:
+            parts = [self._pass(piece) for piece in in_pieces(plan, pieces)]
+            hidden = torch.cat(parts) if self.place.is_last else parts[-1]
+        else:
+            hidden = self._pass(plan)
         if not self.place.is_last:
-            self.place.stage.send(hidden)
             return StepOutput(plan.step, {})
         return self._propose(plan, self.decoder.decode(plan, hidden, self.model.logits))
 
@@ -79,7 +101,16 @@ class ModelRunner:
 
         return self.decoder.decode(plan, recorded.hidden, logits)
 
+    def _pass(self, plan: SchedulerOutput) -> Tensor:
+        """This stage's layers; the stage after gets what comes out."""
+        hidden = self._forward(plan)
+        if not self.place.is_last:
+            self.place.stage.send(hidden)
+        return hidden
+
     def _forward(self, plan: SchedulerOutput) -> Tensor:
+        if isinstance(self.model, LoraModel):
+            self.model.step.groups = self.known.routes.groups(plan, self.device)
         meta = self.attention.prepare(plan, self.model.dtype)
         positions = torch.tensor(plan.positions, device=self.device)
         return self.model.forward(self._inputs(plan), positions, self.caches, self.attention, meta)
