@@ -37,6 +37,16 @@ from sagellm_protocol.sampling import SamplingParams
 __all__ = ["NodeSpec", "PDSeparatedExecutor"]
 
 _LOG = logging.getLogger("sagellm_core")
+_SUMS = (
+    "steps",
+    "preemptions",
+    "evictions",
+    "failures",
+    "prefix_lookup_tokens",
+    "prefix_hit_tokens",
+    "drafts_proposed",
+    "drafts_accepted",
+)
 _RESTARTS = 3
 _RESTART_WINDOW_S = 60.0
 _RECONNECT_EVERY_S = 0.5
@@ -363,5 +373,5 @@ class PDSeparatedExecutor:
         stats.waiting = self._router.num_waiting + sum(each.waiting for each in decoders)
         stats.kv_blocks = sum(each.kv_blocks for each in decoders)
         stats.kv_usage = sum(each.kv_usage * each.kv_blocks for each in decoders) / max(stats.kv_blocks, 1)
-        for name in ("steps", "preemptions", "evictions", "failures", "prefix_lookup_tokens", "prefix_hit_tokens"):
+        for name in _SUMS:
             setattr(stats, name, sum(getattr(node.stats, name) for node in nodes))
