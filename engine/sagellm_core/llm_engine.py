@@ -27,7 +27,7 @@ from sagellm_core.engine_core.messages import CoreStats, Update
 from sagellm_core.errors import EngineError, invalid
 from sagellm_core.intake import encode, new_request, submission, take_in, take_in_text
 from sagellm_core.models.bundle import ModelBundle, open_bundle
-from sagellm_core.request_state import RequestState
+from sagellm_core.request_state import News, RequestState
 from sagellm_core.text.tokenizer import Tokenizer
 from sagellm_core.text.tools import ToolFormat
 from sagellm_protocol.errors import ErrorCode
@@ -164,9 +164,16 @@ class LLMEngine:
         else:
             request = new_request(prompt_or_request, sampling_params, max_tokens, request_id)
         state = await self._submit(request)
-        async with aclosing(self._events(state)) as events:
-            async for event in events:
-                yield event
+        async with aclosing(self._news(state)) as steps:
+            async for news in steps:
+                for each in news:
+                    yield state.event(each)
+
+    async def steps(self, request: Request) -> AsyncGenerator[list[News], None]:
+        """What `stream` gives, all that a step brought at a time and deltas as plain data: for many streams."""
+        async with aclosing(self._news(await self._submit(request))) as steps:
+            async for news in steps:
+                yield news
 
     async def complete(self, request: Request) -> Response:
         """The whole answer to a protocol request. Raises EngineError when it cannot be given.
@@ -223,7 +230,8 @@ class LLMEngine:
     async def _response(self, state: RequestState) -> Response:
         with self._attending(state) as tokenizer:
             while not state.done:
-                state.take(await state.updates.get(), tokenizer)
+                for update in await state.updates.take():
+                    state.take(update, tokenizer)
         return state.response(state.end_event(self.stats))
 
     async def _submit(self, request: Request, *, pooling: str = "") -> RequestState:
@@ -236,6 +244,7 @@ class LLMEngine:
         reason = core.refusal(len(state.prompt), request.kv_budget_tokens, state.params)
         if reason is not None:
             raise invalid(reason, "messages" if request.messages is not None else "prompt")
+        state.comm_before = core.stats.comm
         core.submit(submission(state, bundle, pooling=pooling))
         self._requests[request.request_id] = state
         return state
@@ -250,18 +259,13 @@ class LLMEngine:
         if request.request_id in self._requests:
             raise invalid(f"a request with the id {request.request_id!r} is already running", "request_id")
 
-    async def _events(self, state: RequestState) -> AsyncGenerator[StreamEvent, None]:
+    async def _news(self, state: RequestState) -> AsyncGenerator[list[News], None]:
         with self._attending(state) as tokenizer:
-            yield state.start_event()
+            yield [state.start_event()]
             while not state.done:
-                update = await state.updates.get()
-                state.take(update, tokenizer)
-                event = state.delta(update)
-                if event is not None:
-                    yield event
-            for event in state.late_deltas():
-                yield event
-            yield state.end_event(self.stats)
+                news = state.news(await state.updates.take(), tokenizer, self.stats)
+                if news:
+                    yield news
 
     @contextmanager
     def _attending(self, state: RequestState) -> Iterator[Tokenizer]:
@@ -288,7 +292,7 @@ class LLMEngine:
         for update in updates:
             state = self._requests.get(update.seq_id)
             if state is not None:
-                state.updates.put_nowait(update)
+                state.updates.put(update)
 
     # -- text ---------------------------------------------------------------------------------------------------
 
@@ -347,6 +351,9 @@ class LLMEngine:
             "draft_tokens_total": stats.drafts_proposed,
             "accepted_tokens_total": stats.drafts_accepted,
             "spec_accept_rate": stats.spec_accept_rate,
+            "allreduce_count": stats.comm[0],
+            "allgather_count": stats.comm[1],
+            "comm_overhead_ms": 1000 * stats.comm[2],
             "uptime_s": monotonic() - self._started_at if self._core is not None else 0.0,
         }
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from sagellm_core.engine_core.messages import CoreStats, Update
 from sagellm_core.engine_core.plan import SampledToken
+from sagellm_core.mailbox import Mailbox
 from sagellm_core.text.tokenizer import Tokenizer
 from sagellm_protocol.errors import Error
 from sagellm_protocol.messages import (
@@ -44,10 +44,25 @@ class _Answer:
         return self.total / len(self.tokens)
 
 
+@dataclass(slots=True)
+class Delta:
+    """What a `delta` event says, as plain data: one is made for each token. The names are the event's."""
+
+    index: int
+    chunk: str
+    chunk_tokens: list[int]
+    logprobs: list[TokenLogprob] | None = None
+    finish_reason: FinishReason | None = None
+    prompt_logprobs: list[TokenLogprob] | None = None
+
+
+News = StreamEvent | Delta
+
+
 class RequestState:
     """Collects a request's updates on the event loop's side. Times are seconds of the engine's clock.
 
-    `params` are what the request asked for. Where the best of several are given, nothing is shown before all have
+    `params` are what the request asked for, `comm_before` is the engine's `CoreStats.comm` when it came. Where the best of several are given, nothing is shown before all have
     ended.
     """
 
@@ -58,10 +73,12 @@ class RequestState:
         self.prompt = prompt
         self.params = params
         self.queued_at = queued_at
-        self.updates: asyncio.Queue[Update] = asyncio.Queue()
+        self.updates: Mailbox[Update] = Mailbox()
         self.vector: list[float] | None = None
         self._engine_id = engine_id
         self._answers = [_Answer() for _ in range(num_answers(params))]
+        self._open = len(self._answers)
+        self._several = len(self._answers) > 1
         self._selects = len(self._answers) > params.n
         self._prompt_logprobs: list[TokenLogprob] | None = None
         self._last: Update | None = None
@@ -69,10 +86,11 @@ class RequestState:
         self._cached_tokens = 0
         self._drafts: dict[int, tuple[int, int]] = {}
         self._kv_transfer = (0, 0, 0.0)
+        self.comm_before = (0, 0, 0.0)
 
     @property
     def done(self) -> bool:
-        return all(answer.finish_reason is not None for answer in self._answers)
+        return self._open == 0
 
     def start_event(self) -> StreamEvent:
         return self._event("start", prompt_tokens=len(self.prompt))
@@ -88,46 +106,70 @@ class RequestState:
         if update.prompt_logprobs is not None:
             self._prompt_logprobs = [_logprob(token, tokenizer) for token in update.prompt_logprobs]
         answer = self._answers[update.index]
-        answer.finish_reason, answer.error, answer.score = update.finish_reason, update.error, update.score
+        if update.finish_reason is not None:
+            self._open -= answer.finish_reason is None
+            answer.finish_reason, answer.error, answer.score = update.finish_reason, update.error, update.score
         answer.text.append(update.text)
-        answer.times += [update.at] * len(update.tokens)
-        answer.tokens += [token.token_id for token in update.tokens]
-        answer.total += sum(token.logprob or 0.0 for token in update.tokens)
+        for token in update.tokens:
+            answer.times.append(update.at)
+            answer.tokens.append(token.token_id)
+            answer.total += token.logprob or 0.0
         if self.params.logprobs is not None:
             answer.logprobs += [_logprob(token, tokenizer) for token in update.tokens]
 
-    def delta(self, update: Update) -> StreamEvent | None:
-        """What the update that was just taken in shows, if it shows something now."""
-        count = len(update.tokens)
-        if self._selects or not count:
-            return None
-        answer = self._answers[update.index]
+    def news(self, updates: Sequence[Update], tokenizer: Tokenizer, stats: CoreStats) -> list[News]:
+        """Take in updates; what they show, the end included when they are the last."""
+        news: list[News] = []
+        for update in updates:
+            self.take(update, tokenizer)
+            if update.tokens and not self._selects:
+                news.append(self._delta(update))
+        if self.done:
+            news += self._late_deltas()
+            news.append(self.end_event(stats))
+        return news
+
+    def event(self, news: News) -> StreamEvent:
+        """News as an event of the protocol."""
+        if isinstance(news, StreamEvent):
+            return news
         return self._event(
             "delta",
-            index=update.index,
-            chunk=update.text,
-            chunk_tokens=[token.token_id for token in update.tokens],
-            logprobs=answer.logprobs[-count:] if self.params.logprobs is not None else None,
-            finish_reason=update.finish_reason if len(self._answers) > 1 else None,
-            prompt_logprobs=self._prompt_logprobs if len(answer.tokens) == count else None,
+            index=news.index,
+            chunk=news.chunk,
+            chunk_tokens=news.chunk_tokens,
+            logprobs=news.logprobs,
+            finish_reason=news.finish_reason,
+            prompt_logprobs=news.prompt_logprobs,
         )
 
-    def late_deltas(self) -> Iterator[StreamEvent]:
+    def _delta(self, update: Update) -> Delta:
+        """What the update that was just taken in shows."""
+        tokens = update.tokens
+        delta = Delta(update.index, update.text, [token.token_id for token in tokens])
+        if self._several:
+            delta.finish_reason = update.finish_reason
+        if self.params.logprobs is not None:
+            delta.logprobs = self._answers[update.index].logprobs[-len(tokens) :]
+        if self._prompt_logprobs is not None and len(self._answers[update.index].tokens) == len(tokens):
+            delta.prompt_logprobs = self._prompt_logprobs
+        return delta
+
+    def _late_deltas(self) -> Iterator[Delta]:
         """The deltas that had to wait for the end, one for each answer that is given."""
         for choice in self._choices() if self._selects else ():
-            yield self._event(
-                "delta",
-                index=choice.index,
-                chunk=choice.output_text,
-                chunk_tokens=choice.output_tokens,
-                logprobs=choice.logprobs,
-                finish_reason=choice.finish_reason,
-                prompt_logprobs=self._prompt_logprobs,
+            yield Delta(
+                choice.index,
+                choice.output_text,
+                choice.output_tokens,
+                choice.logprobs,
+                choice.finish_reason,
+                self._prompt_logprobs,
             )
 
     def end_event(self, stats: CoreStats) -> StreamEvent:
         best = self._ranked()[0]
-        several = len(self._answers) > 1 or self.params.strategy is DecodingStrategy.BEAM_SEARCH
+        several = self._several or self.params.strategy is DecodingStrategy.BEAM_SEARCH
         return self._event(
             "end",
             prompt_tokens=len(self.prompt),
@@ -186,6 +228,7 @@ class RequestState:
         proposed, accepted = (sum(each[part] for each in self._drafts.values()) for part in (0, 1))
         used = len(self.prompt) + tokens
         moved_blocks, moved_bytes, moved_ms = self._kv_transfer
+        reduces, gathers, waited_s = (after - before for after, before in zip(stats.comm, self.comm_before, strict=True))
         return Metrics(
             ttft_ms=1000 * (first - self.queued_at) if times else 0.0,
             tbt_ms=between,
@@ -201,6 +244,9 @@ class RequestState:
             kv_transfer_count=moved_blocks,
             kv_transfer_bytes=moved_bytes,
             kv_transfer_ms=moved_ms,
+            comm_overhead_ms=1000 * waited_s,
+            allreduce_count=int(reduces),
+            allgather_count=int(gathers),
             itl_list=gaps,
             timestamps=Timestamps(queued_at=self.queued_at, scheduled_at=begun, executed_at=first, completed_at=ended),
         )

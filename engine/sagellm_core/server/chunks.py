@@ -11,13 +11,15 @@ from typing import Any
 import msgspec
 
 from sagellm_core.errors import EngineError
+from sagellm_core.request_state import Delta, News
 from sagellm_core.server.shapes import Answer, chat_logprobs, completion_logprobs, engine_error, usage_object
 from sagellm_core.text.tools import CallStart, Piece, Text
 from sagellm_protocol.messages import StreamEvent, TokenLogprob
 
 encode = msgspec.json.Encoder().encode
 DONE = b"data: [DONE]\n\n"
-Numbered = tuple[int, StreamEvent]
+Numbered = tuple[int, Sequence[News]]
+"""The number of a prompt, and news of it."""
 
 
 def frame(body: dict[str, Any]) -> bytes:
@@ -42,18 +44,19 @@ class Chunks:
         self._completion_tokens = 0
         self.failed = False
 
-    def of(self, events: Iterable[Numbered]) -> bytes:
-        """What events have to say: the chunks of one write; empty for nothing. Prompts are numbered."""
+    def of(self, batch: Iterable[Numbered]) -> bytes:
+        """What a batch of news has to say: the chunks of one write; empty for nothing."""
         out: list[bytes] = []
-        for number, event in events:
-            if event.event == "start":
-                self._prompt_tokens += event.prompt_tokens
-            elif event.error is not None:
-                return b"".join(out) + self.failure(EngineError.from_protocol(event.error))
-            elif event.event == "end":
-                self._end(number, event, out)
-            else:
-                self._delta(number, event, out)
+        for number, news in batch:
+            for each in news:
+                if isinstance(each, Delta):
+                    self._delta(number, each, out)
+                elif each.event == "start":
+                    self._prompt_tokens += each.prompt_tokens
+                elif each.error is not None:
+                    return b"".join(out) + self.failure(EngineError.from_protocol(each.error))
+                else:
+                    self._end(number, each, out)
         return b"".join(out)
 
     def failure(self, error: EngineError) -> bytes:
@@ -67,13 +70,18 @@ class Chunks:
             return DONE
         return frame({**self._common, "choices": [], "usage": self._usage()}) + DONE
 
-    def _delta(self, number: int, event: StreamEvent, out: list[bytes]) -> None:
-        if not self._answer.silent:
-            self._completion_tokens += len(event.chunk_tokens)
-        choice = self._choice(number * self._answer.choices + event.index)
-        self._write(choice, choice.delta(event, opening=self._prompt_logprobs(event)), out)
-        if event.finish_reason is not None:
-            self._write(choice, choice.end(event.finish_reason), out)
+    def _delta(self, number: int, delta: Delta, out: list[bytes]) -> None:
+        answer = self._answer
+        if not answer.silent:
+            self._completion_tokens += len(delta.chunk_tokens)
+        choice = self._choice(number * answer.choices + delta.index)
+        if choice.is_plain and delta.logprobs is None and not answer.usage_in_chunks:
+            if delta.chunk:
+                out.append(choice.plain_head + encode(delta.chunk) + choice.plain_tail)
+        else:
+            self._write(choice, choice.delta(delta), out)
+        if delta.finish_reason is not None:
+            self._write(choice, choice.end(delta.finish_reason), out)
 
     def _end(self, number: int, event: StreamEvent, out: list[bytes]) -> None:
         """The end of a request: of all its choices that have not ended by themselves."""
@@ -88,12 +96,8 @@ class Chunks:
     def _choice(self, index: int) -> _ChoiceChunks:
         found = self._choices.get(index)
         if found is None:
-            found = self._choices[index] = _ChoiceChunks(self._answer, index, self._head)
+            found = self._choices[index] = _ChoiceChunks(self._answer, index, self._head, self._tail)
         return found
-
-    @staticmethod
-    def _prompt_logprobs(event: StreamEvent) -> Sequence[TokenLogprob] | None:
-        return event.prompt_logprobs
 
     def _write(self, choice: _ChoiceChunks, bodies: Sequence[bytes], out: list[bytes]) -> None:
         tail = self._tail
@@ -107,28 +111,34 @@ class Chunks:
 
 
 class _ChoiceChunks:
-    """One choice: the inside of each of its chunks, after the index."""
+    """One choice: the inside of each of its chunks, after the index.
 
-    def __init__(self, answer: Answer, index: int, head: bytes) -> None:
+    `is_plain`: from now on a piece of text without log-probabilities is `plain_head`, the text, `plain_tail`.
+    """
+
+    def __init__(self, answer: Answer, index: int, head: bytes, tail: bytes) -> None:
         self.head = head + str(index).encode() + b","
         self.ended = False
+        self.is_plain = False
         self._answer = answer
         self._is_chat = answer.is_chat
         self._parser = answer.parser()
         self._echo = answer.echo(index)
         self._opened = False
         self._shown = 0
+        before, after = self._around(b"null")
+        self.plain_head, self.plain_tail = self.head + before, after + tail
 
-    def delta(self, event: StreamEvent, opening: Sequence[TokenLogprob] | None = None) -> list[bytes]:
+    def delta(self, delta: Delta) -> list[bytes]:
         """The chunks of a piece of the answer."""
-        bodies = [] if self._opened else self._opening(opening)
+        bodies = [] if self._opened else self._opening(delta.prompt_logprobs)
         if self._answer.silent:
             return bodies
-        logprobs = None if event.logprobs is None else self._logprobs(event.logprobs)
+        logprobs = None if delta.logprobs is None else self._logprobs(delta.logprobs)
         if self._parser is not None:
-            return [*bodies, *self._pieces(self._parser.push(event.chunk), logprobs)]
-        if event.chunk or logprobs is not None:
-            bodies.append(self._plain(event.chunk, logprobs))
+            return [*bodies, *self._pieces(self._parser.push(delta.chunk), logprobs)]
+        if delta.chunk or logprobs is not None:
+            bodies.append(self._plain(delta.chunk, logprobs))
         return bodies
 
     def end(self, reason: str) -> list[bytes]:
@@ -147,6 +157,7 @@ class _ChoiceChunks:
     def _opening(self, prompt: Sequence[TokenLogprob] | None) -> list[bytes]:
         """The first chunk, with the first token: until then a gateway may still try another engine."""
         self._opened = True
+        self.is_plain = self._parser is None and not self._answer.silent
         if self._is_chat:
             return [b'"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null']
         if self._echo is None:
@@ -158,10 +169,13 @@ class _ChoiceChunks:
         return [self._plain(self._echo.text, logprobs)]
 
     def _plain(self, text: str, logprobs: dict[str, Any] | None) -> bytes:
-        encoded = b"null" if logprobs is None else encode(logprobs)
-        if self._is_chat:
-            return b'"delta":{"content":' + encode(text) + b'},"logprobs":' + encoded + b',"finish_reason":null'
-        return b'"text":' + encode(text) + b',"logprobs":' + encoded + b',"finish_reason":null'
+        before, after = self._around(b"null" if logprobs is None else encode(logprobs))
+        return before + encode(text) + after
+
+    def _around(self, logprobs: bytes) -> tuple[bytes, bytes]:
+        """What stands before and after a text."""
+        after = b',"logprobs":' + logprobs + b',"finish_reason":null'
+        return (b'"delta":{"content":', b"}" + after) if self._is_chat else (b'"text":', after)
 
     def _pieces(self, pieces: Sequence[Piece], logprobs: dict[str, Any] | None) -> list[bytes]:
         """Chunks of text and calls. Log-probabilities go with the first of them, or with an empty one."""

@@ -10,7 +10,9 @@ from contextlib import aclosing
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.errors import EngineError
 from sagellm_core.llm_engine import LLMEngine
+from sagellm_core.mailbox import Mailbox
 from sagellm_core.models.locate import BUILTIN_NAMES, DEFAULT_MODEL
+from sagellm_core.request_state import News
 from sagellm_core.server.chunks import Numbered
 from sagellm_core.server.health import Pulse
 from sagellm_core.server.metrics import ServerMetrics
@@ -20,7 +22,6 @@ from sagellm_protocol.errors import ErrorCode
 from sagellm_protocol.messages import Request, Response, StreamEvent
 
 _LOG = logging.getLogger("sagellm_core.server")
-_Queue = asyncio.Queue[tuple[int, StreamEvent | BaseException]]
 
 
 class EngineService:
@@ -75,18 +76,19 @@ class EngineService:
             return 200, {"status": "ok", "model": self.model_id}
         return status, {"status": "unhealthy", "reason": reason, "model": self.model_id}
 
-    async def events(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
-        """One request's events, counted however it ends."""
+    async def steps(self, request: Request) -> AsyncGenerator[list[News], None]:
+        """One request's news, step by step, counted however it ends."""
         self.refuse_while_loading()
         end: StreamEvent | None = None
         started = False
         try:
-            async with aclosing(self.engine.stream(request)) as events:
-                async for event in events:
+            async with aclosing(self.engine.steps(request)) as steps:
+                async for news in steps:
                     started = True
-                    if event.event == "end":
-                        end = event
-                    yield event
+                    last = news[-1]
+                    if isinstance(last, StreamEvent) and last.event == "end":
+                        end = last
+                    yield news
         finally:
             if end is not None and end.finish_reason is not None:
                 self.metrics.finished(end.finish_reason, end.metrics, len(end.output_tokens))
@@ -110,25 +112,25 @@ class EngineService:
         return [task.result() for task in tasks]
 
     async def batches(self, requests: Sequence[Request]) -> AsyncGenerator[Sequence[Numbered], None]:
-        """Events of all prompts as they come, each with its prompt's number; what is there together comes together.
+        """News of all prompts as they come, each with its prompt's number; what is there together comes together.
 
         Raises EngineError when one is refused.
         """
         if len(requests) == 1:
-            async with aclosing(self.events(requests[0])) as events:
-                async for event in events:
-                    yield ((0, event),)
+            async with aclosing(self.steps(requests[0])) as steps:
+                async for news in steps:
+                    yield ((0, news),)
             return
-        queue: _Queue = asyncio.Queue()
-        tasks = [asyncio.create_task(self._pump(number, request, queue)) for number, request in enumerate(requests)]
+        box: Mailbox[tuple[int, list[News] | BaseException]] = Mailbox()
+        tasks = [asyncio.create_task(self._pump(number, request, box)) for number, request in enumerate(requests)]
         still_open = len(tasks)
         try:
             while still_open:
                 batch: list[Numbered] = []
-                for number, item in await _drained(queue):
+                for number, item in await box.take():
                     if isinstance(item, BaseException):
                         raise item
-                    still_open -= item.event == "end"
+                    still_open -= isinstance(item[-1], StreamEvent) and item[-1].event == "end"
                     batch.append((number, item))
                 yield batch
         finally:
@@ -169,13 +171,13 @@ class EngineService:
             found.append(Echo(text, self.engine.detokenize(ids[:1]) if ids else ""))
         return found
 
-    async def _pump(self, number: int, request: Request, queue: _Queue) -> None:
+    async def _pump(self, number: int, request: Request, box: Mailbox[tuple[int, list[News] | BaseException]]) -> None:
         try:
-            async with aclosing(self.events(request)) as events:
-                async for event in events:
-                    queue.put_nowait((number, event))
-        except Exception as error:  # whatever it is, the reader of the queue must not wait for ever
-            queue.put_nowait((number, error))
+            async with aclosing(self.steps(request)) as steps:
+                async for news in steps:
+                    box.put((number, news))
+        except Exception as error:  # whatever it is, the reader of the box must not wait for ever
+            box.put((number, error))
 
     async def _answer(self, request: Request) -> Response:
         self.refuse_while_loading()
@@ -210,14 +212,6 @@ class EngineService:
         """Raise EngineError (unavailable) until the model is there."""
         if self._loading is None or not self._loading.done():
             raise EngineError(ErrorCode.UNAVAILABLE, "the model is loading; try again in a moment")
-
-
-async def _drained(queue: _Queue) -> list[tuple[int, StreamEvent | BaseException]]:
-    """All that a queue holds, at least one."""
-    items = [await queue.get()]
-    while not queue.empty():
-        items.append(queue.get_nowait())
-    return items
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

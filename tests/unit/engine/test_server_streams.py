@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from sagellm_core import LLMEngineConfig
+from sagellm_core.request_state import Delta, News
 from sagellm_core.server.chat_body import ToolUse
-from sagellm_core.server.chunks import Chunks
+from sagellm_core.server.chunks import Chunks, Numbered
 from sagellm_core.server.service import EngineService
 from sagellm_core.server.shapes import Answer, Echo
 from sagellm_core.server.sse import EventStream
@@ -48,24 +49,24 @@ class Engine:
         self.token = asyncio.Event()
         self.over = False
 
-    async def events(self) -> AsyncGenerator[list[tuple[int, StreamEvent]], None]:
+    async def events(self) -> AsyncGenerator[list[Numbered], None]:
         try:
-            yield [(0, StreamEvent(event="start", request_id="r", prompt_tokens=3))]
+            yield [(0, [StreamEvent(event="start", request_id="r", prompt_tokens=3)])]
             await self.token.wait()
-            yield [(0, StreamEvent(event="delta", request_id="r", chunk="Hi", chunk_tokens=[5]))]
-            yield [(0, StreamEvent(event="end", request_id="r", finish_reason="stop"))]
+            yield [(0, [Delta(0, "Hi", [5])])]
+            yield [(0, [StreamEvent(event="end", request_id="r", finish_reason="stop")])]
         finally:
             self.over = True
 
 
-def chunks_of(answer: Answer, *events: StreamEvent) -> list[dict[str, Any]]:
-    """The chunks that events of one prompt become."""
-    text = Chunks(answer).of([(0, event) for event in events]).decode()
+def chunks_of(answer: Answer, *news: News) -> list[dict[str, Any]]:
+    """The chunks that news of one prompt become."""
+    text = Chunks(answer).of([(0, news)]).decode()
     return [json.loads(block.removeprefix("data: ")) for block in text.split("\n\n") if block]
 
 
-def delta(chunk: str, index: int = 0, **more: Any) -> StreamEvent:
-    return StreamEvent(event="delta", request_id="r", index=index, chunk=chunk, chunk_tokens=[1], **more)
+def delta(chunk: str, index: int = 0, **more: Any) -> Delta:
+    return Delta(index, chunk, [1], **more)
 
 
 def test_offsets_of_log_probabilities_go_on_from_piece_to_piece() -> None:
@@ -156,8 +157,8 @@ async def test_a_client_that_leaves_ends_the_events(begun: bool) -> None:
 async def test_a_fault_in_one_of_several_choices_ends_the_stream(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(_: Request) -> AsyncGenerator[StreamEvent, None]:
-        yield StreamEvent(event="start", request_id="r")
+    async def broken(_: Request) -> AsyncGenerator[list[News], None]:
+        yield [StreamEvent(event="start", request_id="r")]
         raise RuntimeError("a fault of the engine's own")
 
     service = EngineService(LLMEngineConfig(model_path=str(tiny_llama)))
@@ -166,7 +167,7 @@ async def test_a_fault_in_one_of_several_choices_ends_the_stream(
         await asyncio.sleep(0)
         while (await service.health())[0] != 200:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        monkeypatch.setattr(service.engine, "stream", broken)
+        monkeypatch.setattr(service.engine, "steps", broken)
         with pytest.raises(RuntimeError, match="own"):
             async with asyncio.timeout(10):
                 _ = [each async for each in service.batches([Request(prompt="a"), Request(prompt="b")])]
