@@ -377,6 +377,8 @@ class EngineCore:
         stats.prompt_tokens = stats.prefix_lookup_tokens = scheduler.prompt_tokens_seen
         stats.prefix_hit_tokens = scheduler.prompt_tokens_cached
         stats.drafts_proposed, stats.drafts_accepted = scheduler.drafts_proposed, scheduler.drafts_accepted
+        comm = self.executor.comm
+        stats.comm = (comm.all_reduces, comm.all_gathers, comm.seconds)
 
 
 def _code_of(error: Exception) -> ErrorCode:

@@ -61,7 +61,10 @@ class Update:
 
 @dataclass(slots=True)
 class CoreStats:
-    """Counters for whoever looks; written by the step thread, read by any."""
+    """Counters for whoever looks; written by the step thread, read by any.
+
+    `comm`: all-reduces, all-gathers and seconds in them, of one rank of an engine that has several.
+    """
 
     running: int = 0
     waiting: int = 0
@@ -82,6 +85,7 @@ class CoreStats:
     restarts: int = 0
     device: dict[str, object] = field(default_factory=dict)
     dtype: str = ""
+    comm: tuple[int, int, float] = (0, 0, 0.0)
 
     @property
     def prefix_hit_ratio(self) -> float:

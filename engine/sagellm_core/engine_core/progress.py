@@ -30,16 +30,16 @@ class Progress:
 
 def accept(sequence: Sequence, tokens: list[SampledToken]) -> Progress:
     """Append a sequence's new tokens up to the one that ends it (stop token, length, or no usable number)."""
-    news = Progress(sequence.group, sequence.index, tokens, sequence=sequence)
-    known = sequence.tokens
+    known, stops, limit = sequence.tokens, sequence.stop_ids, sequence.max_total
+    news = Progress(sequence.group, sequence.index, tokens, None, sequence)
     for place, token in enumerate(tokens, 1):
-        if token.token_id < 0:
+        token_id = token.token_id
+        if token_id < 0:
             news.tokens, news.finish_reason = tokens[: place - 1], "error"
             break
-        known.append(token.token_id)
-        if token.token_id in sequence.stop_ids or len(known) >= sequence.max_total:
-            news.finish_reason = "stop" if token.token_id in sequence.stop_ids else "length"
-            news.tokens = tokens[:place]
+        known.append(token_id)
+        if token_id in stops or len(known) >= limit:
+            news.tokens, news.finish_reason = tokens[:place], "stop" if token_id in stops else "length"
             break
     if sequence.prompt_logprobs and len(known) - len(news.tokens) == sequence.num_prompt:
         news.prompt_logprobs = sequence.prompt_logprobs

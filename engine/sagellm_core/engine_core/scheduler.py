@@ -142,10 +142,10 @@ class Scheduler:
         self._scheduled, self._copies = [], []
         budget, preempted = self._budget, self.preemptions
         decoding = [item for item in self.running if item.is_decoding]
-        reading = [item for item in self.running if item.num_pending and not item.is_decoding]
-        for sequence in decoding:
-            if sequence.status is SequenceStatus.RUNNING and budget > 0:
-                budget -= self._advance(sequence, budget)
+        reading = [item for item in self.running if item.is_reading]
+        for behind, sequence in enumerate(decoding, 1 - len(decoding)):
+            if sequence.status is SequenceStatus.RUNNING:
+                budget -= self._advance(sequence, budget + behind)
         for place, sequence in enumerate(reading, 1):
             if sequence.status is SequenceStatus.RUNNING and budget > 0:
                 budget -= self._advance(sequence, self._share(sequence, budget, place < len(reading)))
@@ -163,16 +163,18 @@ class Scheduler:
     def update(self, output: StepOutput) -> list[Progress]:
         """Take in what a step computed; sequences that ended since `schedule` are passed over."""
         progress: list[Progress] = []
+        size = self.blocks.block_size
         for sequence, count in self._scheduled:
             if sequence.status is not SequenceStatus.RUNNING:
                 continue
             before = sequence.num_computed
             tokens = output.tokens.get(sequence.seq_id)
-            sequence.num_computed += count - self._refused(sequence, tokens)
+            sequence.num_computed += count - self._refused(sequence, tokens) if sequence.drafts else count
             if output.prompt_logprobs:
                 sequence.prompt_logprobs += output.prompt_logprobs.get(sequence.seq_id, ())
             news = accept(sequence, tokens) if tokens and sequence.group.search is None else None
-            self._name_full_blocks(sequence, before)
+            if sequence.num_computed // size > before // size:
+                self._name_full_blocks(sequence, before // size)
             if news is not None:
                 progress.append(news)
                 if news.finish_reason is not None:
@@ -367,8 +369,6 @@ class Scheduler:
     def _refused(self, sequence: Sequence, tokens: list[SampledToken] | None) -> int:
         """How many of a step's drafts were wrong: their keys and values count for nothing."""
         proposed = len(sequence.drafts)
-        if not proposed:
-            return 0
         accepted = min(len(tokens) - 1, proposed) if tokens else 0
         assert sequence.drafter is not None
         sequence.drafter.record(proposed, accepted)
@@ -377,14 +377,13 @@ class Scheduler:
         sequence.drafts = []
         return proposed - accepted
 
-    def _name_full_blocks(self, sequence: Sequence, before: int) -> None:
-        """Make the blocks that filled up since `before` tokens were computed findable for other sequences."""
+    def _name_full_blocks(self, sequence: Sequence, first: int) -> None:
+        """Make the blocks from number `first` on that are full and computed findable for other sequences."""
         size = self.blocks.block_size
-        first, full = before // size, min(sequence.num_computed, len(sequence.tokens)) // size
-        if full > first:
-            extend_chain(sequence.digests, sequence.tokens, size, sequence.root)
-            for block, digest in zip(sequence.blocks[first:full], sequence.digests[first:full], strict=True):
-                self.blocks.name(block, digest)
+        full = min(sequence.num_computed, len(sequence.tokens)) // size
+        extend_chain(sequence.digests, sequence.tokens, size, sequence.root)
+        for block, digest in zip(sequence.blocks[first:full], sequence.digests[first:full], strict=True):
+            self.blocks.name(block, digest)
 
     def _conclude(self, sequence: Sequence, output: StepOutput) -> list[Progress]:
         """What a sequence gives whose tokens are all computed, and that samples none: a vector, or candidates."""

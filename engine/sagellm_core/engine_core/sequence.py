@@ -68,5 +68,12 @@ class Sequence:
 
     @property
     def is_decoding(self) -> bool:
-        """Only the newest token is pending."""
-        return len(self.tokens) - self.num_computed == 1 and len(self.tokens) > self.num_prompt
+        """Only the newest token is pending, and it is not one of the prompt."""
+        known = len(self.tokens)
+        return known == self.num_computed + 1 and known > self.num_prompt
+
+    @property
+    def is_reading(self) -> bool:
+        """Tokens are pending that are no news: a prompt, or what has to be computed again."""
+        known = len(self.tokens)
+        return known > self.num_computed and (known != self.num_computed + 1 or known == self.num_prompt)
