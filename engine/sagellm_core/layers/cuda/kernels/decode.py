@@ -26,72 +26,66 @@ _MIN_CHUNK = 64
 
 
 @triton.jit
+def online(best, total, acc, scores, values, seen):
+    """The softmax so far (best score, sum, weighed values) with more scores (rows, n) and values (n, D)."""
+    scores = tl.where(seen, scores, EMPTY)
+    top = tl.maximum(best, tl.max(scores, axis=1))
+    p = tl.where(seen, tl.exp2(scores - top[:, None]), 0.0)
+    fade = tl.exp2(best - top)
+    total = total * fade + tl.sum(p, axis=1)
+    acc = acc * fade[:, None] + tl.dot(p.to(values.dtype), values, input_precision="ieee")
+    return top, total, acc
+
+
+@triton.jit
+def _new_token(
+    new, head, d, position, cos_table, sin_table, norm, eps, slot, keys, values, q, best, total, acc,
+    KV: tl.constexpr, D: tl.constexpr, ROPE: tl.constexpr, NORM: tl.constexpr
+):  # fmt: skip
+    """The softmax so far with the new token's key and value, which are stored on the way. `new`: where keys begin."""
+    one = tl.arange(0, 1)
+    inside = (d < D)[None, :]
+    k = load_heads(new + head * D, one, one < 1, d, position, cos_table, sin_table, norm, eps, D, ROPE, NORM)
+    k = k.to(keys.dtype.element_ty)
+    v = tl.load(new + (KV + head) * D + one[:, None] + d[None, :], mask=inside, other=0.0).to(values.dtype.element_ty)
+    line = (slot * KV + head) * D + one[:, None] + d[None, :]
+    tl.store(keys + line, k, mask=inside)
+    tl.store(values + line, v, mask=inside)
+    score = tl.sum(q.to(tl.float32) * k.to(tl.float32), axis=1)
+    top = tl.maximum(best, score)
+    fade = tl.exp2(best - top)
+    p = tl.exp2(score - top)
+    return top, total * fade + p, acc * fade[:, None] + p[:, None] * v.to(tl.float32)
+
+
+@triton.jit
 def _decode_kernel(
-    query,
-    query_stride,
-    rows,
-    tables,
-    table_stride,
-    lengths,
-    keys,
-    values,
-    partial,
-    weight,
-    scale,
-    window,
-    cos_table,
-    sin_table,
-    positions,
-    query_norm,
-    key_norm,
-    eps,
-    slots,
-    SPLITS: tl.constexpr,
-    GROUP: tl.constexpr,
-    GP: tl.constexpr,
-    KV: tl.constexpr,
-    D: tl.constexpr,
-    DP: tl.constexpr,
-    PAGE: tl.constexpr,
-    BLOCK: tl.constexpr,
-    MIN_CHUNK: tl.constexpr,
-    WINDOWED: tl.constexpr,
-    FUSED: tl.constexpr,
-    ROPE: tl.constexpr,
-    NORM: tl.constexpr,
-    PDL: tl.constexpr,
-):
+    query, query_stride, rows, tables, table_stride, lengths, slots, keys, values, partial, weight, scale, window,
+    cos_table, sin_table, positions, query_norm, key_norm, eps,
+    SPLITS: tl.constexpr, GROUP: tl.constexpr, GP: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, DP: tl.constexpr,
+    PAGE: tl.constexpr, BLOCK: tl.constexpr, MIN_CHUNK: tl.constexpr, WINDOWED: tl.constexpr, FUSED: tl.constexpr,
+    ROPE: tl.constexpr, NORM: tl.constexpr, PDL: tl.constexpr
+):  # fmt: skip
     """One program a (sequence, key-value head, split). FUSED: `query` holds unrotated queries, keys and values, and
     the program of the last split stores the new key and value, which no other program reads."""
-    sequence = tl.program_id(0)
-    head = tl.program_id(1)
-    split = tl.program_id(2)
+    sequence, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     if PDL:
         gdc_launch_dependents()
     # What the host wrote is older than any kernel of the step, and needs no wait.
     length = tl.load(lengths + sequence)
     row = tl.load(rows + sequence).to(tl.int64)
     first = tl.maximum(length - window, 0) if WINDOWED else 0
-    pieces = tl.cdiv(tl.cdiv(length - first, SPLITS), BLOCK) * BLOCK
-    chunk = tl.maximum(pieces, MIN_CHUNK)
+    chunk = tl.maximum(tl.cdiv(tl.cdiv(length - first, SPLITS), BLOCK) * BLOCK, MIN_CHUNK)
     low = first + split * chunk
     high = tl.minimum(low + chunk, length)
     if PDL:
         gdc_wait()
 
-    g = tl.arange(0, GP)
-    d = tl.arange(0, DP)
-    group_mask = (g < GROUP)[:, None] & (d < D)[None, :]
+    g, d = tl.arange(0, GP), tl.arange(0, DP)
     position = tl.load(positions + sequence) if ROPE else 0
     base = query + row * query_stride
-    if FUSED:
-        q = load_heads(
-            base, head * GROUP + g, g < GROUP, d, position, cos_table, sin_table, query_norm, eps, D, ROPE, NORM
-        )
-    else:
-        q = tl.load(base + (head * GROUP + g)[:, None] * D + d[None, :], mask=group_mask, other=0.0).to(tl.float32)
+    q = load_heads(base, head * GROUP + g, g < GROUP, d, position, cos_table, sin_table, query_norm, eps, D, ROPE, NORM)
     q = (q * scale).to(keys.dtype.element_ty)
-
     best = tl.full([GP], EMPTY, tl.float32)
     total = tl.zeros([GP], tl.float32)
     acc = tl.zeros([GP, DP], tl.float32)
@@ -106,39 +100,20 @@ def _decode_kernel(
         k = tl.load(keys + line[:, None] + d[None, :], mask=mask, other=0.0)
         v = tl.load(values + line[:, None] + d[None, :], mask=mask, other=0.0)
         scores = tl.dot(q, tl.trans(k), input_precision="ieee")
-        scores = tl.where(seen[None, :], scores, EMPTY)
-        top = tl.maximum(best, tl.max(scores, axis=1))
-        p = tl.where(seen[None, :], tl.exp2(scores - top[:, None]), 0.0)
-        fade = tl.exp2(best - top)
-        total = total * fade + tl.sum(p, axis=1)
-        acc = acc * fade[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
-        best = top
+        best, total, acc = online(best, total, acc, scores, v, seen[None, :])
 
     if FUSED:  # noqa: SIM102  a constant of the kernel, and a number of the program
         if (low < length) & (high == length):
-            one = tl.arange(0, 1)
-            new = base + KV * GROUP * D
-            k = load_heads(
-                new + head * D, one, one < 1, d, position, cos_table, sin_table, key_norm, eps, D, ROPE, NORM
-            ).to(keys.dtype.element_ty)
-            v = tl.load(new + (KV + head) * D + one[:, None] + d[None, :], mask=(d < D)[None, :], other=0.0)
-            line = (tl.load(slots + sequence).to(tl.int64) * KV + head) * D
-            tl.store(keys + line + one[:, None] + d[None, :], k, mask=(d < D)[None, :])
-            tl.store(values + line + one[:, None] + d[None, :], v.to(values.dtype.element_ty), mask=(d < D)[None, :])
-            score = tl.sum(q.to(tl.float32) * k.to(tl.float32), axis=1)
-            top = tl.maximum(best, score)
-            fade = tl.exp2(best - top)
-            p = tl.exp2(score - top)
-            total = total * fade + p
-            acc = acc * fade[:, None] + p[:, None] * v.to(tl.float32)
-            best = top
-
+            best, total, acc = _new_token(
+                base + KV * GROUP * D, head, d, position, cos_table, sin_table, key_norm, eps,
+                tl.load(slots + sequence).to(tl.int64), keys, values, q, best, total, acc, KV, D, ROPE, NORM
+            )  # fmt: skip
     line = (sequence * (KV * GROUP) + head * GROUP + g) * SPLITS + split
     found = total != 0  # a NaN is found, and shall show
     safe = tl.where(found, total, 1.0)
     tl.store(weight + line, tl.where(found, best + tl.log2(safe), EMPTY), mask=g < GROUP)
     acc = tl.where(found[:, None], acc / safe[:, None], 0.0)
-    tl.store(partial + line[:, None] * D + d[None, :], acc, mask=group_mask)
+    tl.store(partial + line[:, None] * D + d[None, :], acc, mask=(g < GROUP)[:, None] & (d < D)[None, :])
 
 
 @triton.jit
@@ -248,6 +223,7 @@ def _launch(
         call.tables,
         call.tables.stride(0),
         call.lengths,
+        call.slots,
         cache[0],
         cache[1],
         room.partial,
@@ -260,7 +236,6 @@ def _launch(
         norms.query if norms else query,
         norms.key if norms else query,
         norms.eps if norms else 0.0,
-        call.slots,
         SPLITS=room.splits,
         GROUP=group,
         GP=max(16, triton.next_power_of_2(group)),

@@ -76,43 +76,35 @@ def _total(acc, ROWS: tl.constexpr):
 
 
 @triton.jit
-def _gemv_kernel(  # noqa: C901  the branches are constants: each kernel that is made has one way
-    x,
-    weight,
-    scales,
-    bias,
-    norm,
-    eps,
-    out,
-    partial,
-    logs,
-    rows,
-    N,
-    K,
-    ROWS: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    SCALED: tl.constexpr,
-    NORM: tl.constexpr,
-    GATED: tl.constexpr,
-    ADD: tl.constexpr,
-    COMBINE: tl.constexpr,
-    D: tl.constexpr,
-    SPLITS: tl.constexpr,
-    PDL: tl.constexpr,
-):
+def _finished(acc, n, N, inverse, scales, bias, ROWS: tl.constexpr, SCALED: tl.constexpr, HAS_BIAS: tl.constexpr):
+    """(ROWS, n): the sums with the scales of their outputs, the norms of their rows and the bias."""
+    y = _total(acc, ROWS)
+    if SCALED:
+        y *= tl.load(scales + n, mask=n < N, other=0.0)[None, :]
+    y *= inverse[:, None]
+    if HAS_BIAS:
+        y += tl.load(bias + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
+    return y
+
+
+@triton.jit
+def _gemv_kernel(
+    x, weight, scales, bias, norm, eps, out, partial, logs, rows, N, K,
+    ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, HAS_BIAS: tl.constexpr, SCALED: tl.constexpr,
+    NORM: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, COMBINE: tl.constexpr, D: tl.constexpr,
+    SPLITS: tl.constexpr, PDL: tl.constexpr
+):  # fmt: skip
     """One program for BLOCK_N outputs of all rows. GATED: outputs `n` and `N + n` of the matrix are gate and up."""
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    r = tl.arange(0, ROWS)
-    lane = tl.arange(0, BLOCK_K)
+    r, lane = tl.arange(0, ROWS), tl.arange(0, BLOCK_K)
     # The norm is a factor a row: it is multiplied in at the end, and its squares are summed on the way.
     squares = tl.zeros([ROWS, BLOCK_K if ROWS == 1 else 1], tl.float32)
     acc = _nothing(ROWS, BLOCK_N, BLOCK_K)
     gated = _nothing(ROWS, BLOCK_N, BLOCK_K)
     w = _tile(weight, n, lane, N, K)
     if GATED:
-        up = _tile(weight + N.to(tl.int64) * K, n, lane, N, K)
+        lower = weight + N.to(tl.int64) * K
+        up = _tile(lower, n, lane, N, K)
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
@@ -132,29 +124,16 @@ def _gemv_kernel(  # noqa: C901  the branches are constants: each kernel that is
         w = _tile(weight, n, k + BLOCK_K, N, K)
         if GATED:
             gated = _plus(gated, value, up, ROWS)
-            up = _tile(weight + N.to(tl.int64) * K, n, k + BLOCK_K, N, K)
-    acc = _total(acc, ROWS)
-    if SCALED:
-        acc *= tl.load(scales + n, mask=n < N, other=0.0)[None, :]
-    if NORM:
-        inverse = tl.rsqrt(tl.sum(squares, axis=1) / K + eps)
-        acc *= inverse[:, None]
-    if HAS_BIAS:
-        acc += tl.load(bias + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
+            up = _tile(lower, n, k + BLOCK_K, N, K)
+    inverse = tl.rsqrt(tl.sum(squares, axis=1) / K + eps) if NORM else tl.full([ROWS], 1.0, tl.float32)
+    y = _finished(acc, n, N, inverse, scales, bias, ROWS, SCALED, HAS_BIAS)
     if GATED:
-        gated = _total(gated, ROWS)
-        if SCALED:
-            gated *= tl.load(scales + N + n, mask=n < N, other=0.0)[None, :]
-        if NORM:
-            gated *= inverse[:, None]
-        if HAS_BIAS:
-            gated += tl.load(bias + N + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
-        acc = acc * tl.sigmoid(acc) * gated
+        y = y * tl.sigmoid(y) * _finished(gated, n, N, inverse, scales + N, bias + N, ROWS, SCALED, HAS_BIAS)
     at = out + r.to(tl.int64)[:, None] * N + n[None, :]
     mask = (r < rows)[:, None] & (n < N)[None, :]
     if ADD:
-        acc += tl.load(at, mask=mask, other=0.0).to(tl.float32)
-    tl.store(at, acc.to(out.dtype.element_ty), mask=mask)
+        y += tl.load(at, mask=mask, other=0.0).to(tl.float32)
+    tl.store(at, y.to(out.dtype.element_ty), mask=mask)
 
 
 @dataclass(slots=True, frozen=True)

@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sagellm_core.layers.attention import AttentionSpec
+from sagellm_core.layers.cuda.kernels.decode import EMPTY, online
 
 PREFILL_ROWS = 128
 """Rows of a program's tile: new tokens times query heads of a group."""
@@ -20,50 +21,27 @@ _BLOCK = 64
 
 @triton.jit
 def _prefill_kernel(
-    query,
-    out,
-    work,
-    starts,
-    counts,
-    lengths,
-    tables,
-    table_stride,
-    keys,
-    values,
-    scale,
-    window,
-    H: tl.constexpr,
-    KV: tl.constexpr,
-    D: tl.constexpr,
-    DP: tl.constexpr,
-    PAGE: tl.constexpr,
-    GROUP: tl.constexpr,
-    GP: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    WINDOWED: tl.constexpr,
-):
+    query, out, work, starts, counts, lengths, tables, table_stride, keys, values, scale, window,
+    H: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, PAGE: tl.constexpr,
+    GROUP: tl.constexpr, GP: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, WINDOWED: tl.constexpr
+):  # fmt: skip
     """One program a (piece of work, key-value head). `work` has pairs: sequence, first token within its piece."""
-    item = tl.program_id(0)
-    head = tl.program_id(1)
+    item, head = tl.program_id(0), tl.program_id(1)
     sequence = tl.load(work + 2 * item)
     first = tl.load(work + 2 * item + 1)
-    start = tl.load(starts + sequence)
     count = tl.load(counts + sequence)
-    length = tl.load(lengths + sequence)
-    before = length - count
+    before = tl.load(lengths + sequence) - count
 
-    r = tl.arange(0, ROWS)
-    d = tl.arange(0, DP)
+    r, d = tl.arange(0, ROWS), tl.arange(0, DP)
     token = first + r // GP
     group = r % GP
     mask = ((token < count) & (group < GROUP))[:, None] & (d < D)[None, :]
-    line = (start + token).to(tl.int64) * (H * D) + (head * GROUP + group) * D
+    line = (tl.load(starts + sequence) + token).to(tl.int64) * (H * D) + (head * GROUP + group) * D
     q = tl.load(query + line[:, None] + d[None, :], mask=mask, other=0.0)
     q = (q.to(tl.float32) * scale).to(keys.dtype.element_ty)
     position = before + token
 
-    best = tl.full([ROWS], -1.0e30, tl.float32)
+    best = tl.full([ROWS], EMPTY, tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, DP], tl.float32)
     end = before + tl.minimum(first + ROWS // GP, count)
@@ -80,15 +58,9 @@ def _prefill_kernel(
         if WINDOWED:
             seen &= at[None, :] > position[:, None] - window
         scores = tl.dot(q, tl.trans(k), input_precision="ieee")
-        scores = tl.where(seen, scores, -1.0e30)
-        top = tl.maximum(best, tl.max(scores, axis=1))
-        p = tl.where(seen, tl.exp2(scores - top[:, None]), 0.0)
-        fade = tl.exp2(best - top)
-        total = total * fade + tl.sum(p, axis=1)
-        acc = acc * fade[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
-        best = top
+        best, total, acc = online(best, total, acc, scores, v, seen)
 
-    acc = acc / tl.where(total > 0, total, 1.0)[:, None]
+    acc = acc / tl.where(total != 0, total, 1.0)[:, None]
     tl.store(out + line[:, None] + d[None, :], acc.to(out.dtype.element_ty), mask=mask)
 
 
