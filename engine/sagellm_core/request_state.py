@@ -62,8 +62,8 @@ News = StreamEvent | Delta
 class RequestState:
     """Collects a request's updates on the event loop's side. Times are seconds of the engine's clock.
 
-    `params` are what the request asked for, `comm_before` is the engine's `CoreStats.comm` when it came. Where the best of several are given, nothing is shown before all have
-    ended.
+    `params` are what the request asked for, `comm_before` is the engine's `CoreStats.comm` when it came. Where the best
+    of several are given, nothing is shown before all have ended.
     """
 
     def __init__(
@@ -228,7 +228,7 @@ class RequestState:
         proposed, accepted = (sum(each[part] for each in self._drafts.values()) for part in (0, 1))
         used = len(self.prompt) + tokens
         moved_blocks, moved_bytes, moved_ms = self._kv_transfer
-        reduces, gathers, waited_s = (after - before for after, before in zip(stats.comm, self.comm_before, strict=True))
+        reduces, gathers, waited_s = (now - then for now, then in zip(stats.comm, self.comm_before, strict=True))
         return Metrics(
             ttft_ms=1000 * (first - self.queued_at) if times else 0.0,
             tbt_ms=between,

@@ -27,13 +27,23 @@ class WorkerInfo:
     block_bytes: int = 0
 
 
+@dataclass(slots=True, frozen=True)
+class CommStats:
+    """Collective operations of one rank since the start, and the seconds that it waited in them."""
+
+    all_reduces: int = 0
+    all_gathers: int = 0
+    seconds: float = 0.0
+
+
 NOT_LOADED = WorkerInfo(0, 0, 0, "", {})
 
 
 class Executor(Protocol):
-    """Runs plans in order; used from one thread. `info` is what `start` returned."""
+    """Runs plans in order; used from one thread. `info` is what `start` returned, `comm` what ranks exchanged."""
 
     info: WorkerInfo
+    comm: CommStats
 
     def start(self) -> WorkerInfo:
         """Load the model on every worker; what they offer together."""
