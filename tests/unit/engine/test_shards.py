@@ -13,19 +13,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.helpers.forward import hidden_states, load, logits, whole_logits
 from tests.helpers.tiny_models import FALLBACK, OWN, tiny_model
 from torch import Tensor
 
 from sagellm_core.backends import BackendConfig
 from sagellm_core.backends.cpu import CPUBackend
-from sagellm_core.engine_core.plan import BatchType, SchedulerOutput
 from sagellm_core.errors import EngineError
 from sagellm_core.layers.linear import LinearOp
-from sagellm_core.models import read_model_config
 from sagellm_core.models.base import CausalLM
-from sagellm_core.models.load import load_model
-from sagellm_core.models.shard import WHOLE, Shard
-from sagellm_core.models.weights import WeightReader
+from sagellm_core.models.shard import Shard
 
 pytestmark = pytest.mark.spec("E5", "E7")
 
@@ -68,29 +65,8 @@ class ThreadRank:
         return found
 
 
-def load(folder: Path, shard: Shard = WHOLE, backend: CPUBackend | None = None) -> CausalLM:
-    config = read_model_config(folder)
-    with WeightReader(folder) as reader:
-        return load_model(config, reader, torch.float32, backend or CPUBackend(BackendConfig("cpu")), 64, shard)
-
-
 def run(model: CausalLM, inputs: Tensor) -> Tensor:
-    """One step over all of `TOKENS`: its hidden states."""
-    count = len(TOKENS)
-    plan = SchedulerOutput(
-        1, BatchType.PREFILL, ["a"], TOKENS, list(range(count)), list(range(count)), [count], [count], [[0]], [True]
-    )
-    attention = CPUBackend(BackendConfig("cpu")).attention(model.config, 16)
-    shape = (2, 1, 16, model.num_kv_heads, model.config.head_dim)
-    caches = [torch.zeros(shape) for _ in range(model.num_layers)]
-    with torch.inference_mode():
-        meta = attention.prepare(plan, model.dtype)
-        return model.forward(inputs, torch.arange(count), caches, attention, meta)
-
-
-def logits(model: CausalLM, hidden: Tensor) -> Tensor:
-    with torch.inference_mode():
-        return model.logits(hidden)
+    return hidden_states(model, inputs, TOKENS)
 
 
 def in_ranks(size: int, work: Callable[[ThreadRank], Any]) -> list[Any]:
@@ -101,8 +77,7 @@ def in_ranks(size: int, work: Callable[[ThreadRank], Any]) -> list[Any]:
 
 
 def whole(folder: Path) -> Tensor:
-    model = load(folder)
-    return logits(model, run(model, torch.tensor(TOKENS)))
+    return whole_logits(folder, TOKENS)
 
 
 @pytest.mark.parametrize("size", [2, 4])
