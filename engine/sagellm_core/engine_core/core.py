@@ -185,9 +185,11 @@ class EngineCore:
     def start(self) -> None:
         """Load the model and lay out the cache, on the calling thread."""
         limits = self._launch()
-        blocks = BlockManager(self.stats.kv_blocks, self._block_size, prefix_cache=self._prefix_cache)
-        self._scheduler = Scheduler(limits, blocks)
+        self._scheduler = Scheduler(limits, self._new_blocks())
         self._answers = Answers(self._scheduler)
+
+    def _new_blocks(self) -> BlockManager:
+        return BlockManager(self.stats.kv_blocks, self._block_size, prefix_cache=self._prefix_cache)
 
     def _launch(self) -> SchedulerConfig:
         """Start an executor; the limits of a scheduler for it."""
@@ -212,7 +214,7 @@ class EngineCore:
             for name in self.answers.expired(self._clock()):
                 self._end(name, "error", ErrorCode.DEADLINE_EXCEEDED, "the request's deadline has passed", updates)
             if self._broken is not None:
-                self._revive()
+                self._revive(updates)
             able = not self.asleep and self._broken is None
             plan = self.scheduler.schedule() if able else None
             if plan is not None:
@@ -302,7 +304,7 @@ class EngineCore:
         self.failure = error
         self._stopping = True
 
-    def _revive(self) -> None:
+    def _revive(self, updates: list[Update]) -> None:
         """Steps fail again and again: make the executor anew, and later again if that fails too."""
         _LOG.warning("the engine makes its executor anew after: %s", self._broken)
         try:
@@ -312,7 +314,9 @@ class EngineCore:
             self._pause_s = min(max(2 * self._pause_s, 1.0), _LONGEST_PAUSE_S)
             _LOG.error("the executor does not start; next try in %.0f s: %s", self._pause_s, error, exc_info=error)
             return
-        self.scheduler.begin_anew()
+        for group in self.scheduler.begin_anew(self._new_blocks()):
+            message = "the engine's cache has become too small for the request"
+            self._end(group.request_id, "error", ErrorCode.RESOURCE_EXHAUSTED, message, updates)
         self.stats.restarts += 1
         self._broken, self._consecutive_failures = None, 0
 

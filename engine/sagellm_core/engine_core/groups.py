@@ -38,6 +38,16 @@ class Group:
     num_members: int = 0
     num_cached: int = 0
 
+    @property
+    def max_total(self) -> int:
+        """The bound of prompt plus output."""
+        return self.members[0].max_total
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Length of the prompt, and how many sequences have to fit at once."""
+        return self.members[0].num_prompt, self.search.width if self.search is not None else 1
+
     def enlist(self, like: Sequence, tokens: list[int], taken: Container[str]) -> Sequence:
         """A new sequence with the terms of `like`, and with a name that is not `taken`."""
         while (name := f"{self.request_id}#{self.num_members}") in taken:

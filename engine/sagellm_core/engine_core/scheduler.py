@@ -208,13 +208,16 @@ class Scheduler:
             self._preempt(sequence)
         self.blocks.forget_all()
 
-    def begin_anew(self) -> None:
-        """The workers are new ones: they know no sequence, and their cache is empty."""
+    def begin_anew(self, blocks: BlockManager) -> list[Group]:
+        """The workers are new ones: they know no sequence, and their cache is empty. Who no longer fits should end."""
         self.drop_cache()
+        self.blocks = blocks
+        self.limits = Limits(self.config, blocks.num_blocks, blocks.block_size)
         self._unannounced = set(self._sequences)
         self._forks, self._finished, self._scheduled = {}, [], []
         for sequence in self._sequences.values():
             sequence.prompt_logprobs, sequence.is_known = [], False
+        return [group for group in self._groups.values() if group.max_total > self.limits.capacity(*group.extent)]
 
     # -- who gets what ------------------------------------------------------------------------------------------
 

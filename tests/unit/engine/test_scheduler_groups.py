@@ -100,6 +100,12 @@ class Stage:
         if not self.requests[name].done:
             self.ended.add(name)
 
+    def begin_anew(self) -> None:
+        old = self.scheduler.blocks
+        blocks = BlockManager(old.num_blocks, old.block_size, prefix_cache=old.prefix_cache)
+        assert self.scheduler.begin_anew(blocks) == []
+        self.worker.forget()
+
     def run(self, limit: int = 3000) -> int:
         steps = 0
         while self.plan is not None or self.scheduler.has_work:
@@ -272,8 +278,7 @@ def test_new_workers_are_told_everything_again() -> None:
     for _ in range(4):
         stage.schedule()
         stage.update()
-    stage.scheduler.begin_anew()
-    stage.worker.forget()
+    stage.begin_anew()
     stage.run()
     stage.check()
 
@@ -381,8 +386,7 @@ class GroupMachine(RuleBasedStateMachine):
     def lose_the_cache(self, anew: bool) -> None:
         assert self.stage is not None
         if anew:
-            self.stage.scheduler.begin_anew()
-            self.stage.worker.forget()
+            self.stage.begin_anew()
         else:
             self.stage.scheduler.drop_cache()
             self.stage.worker.cache = [None] * len(self.stage.worker.cache)
