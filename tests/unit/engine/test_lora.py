@@ -23,9 +23,14 @@ GREEDY = SamplingParams(max_tokens=12, ignore_eos=True, temperature=0.0)
 
 @asynccontextmanager
 async def engine_with(base: Path, adapters: dict[str, Path], **changes: Any) -> AsyncGenerator[LLMEngine, None]:
-    settings = {"dtype": "float32", "backend_type": "cpu", "max_model_len": 128, "kv_cache_block_size": 4} | changes
+    settings: dict[str, Any] = {
+        "dtype": "float32",
+        "backend_type": "cpu",
+        "max_model_len": 128,
+        "kv_cache_block_size": 4,
+    } | changes
     folders = {name: str(folder) for name, folder in adapters.items()}
-    engine = LLMEngine(LLMEngineConfig(model_path=str(base), lora_adapters=folders, **settings))
+    engine = LLMEngine(LLMEngineConfig(model_path=str(base), backend_type="cpu", lora_adapters=folders, **settings))
     await engine.start()
     try:
         yield engine
