@@ -7,6 +7,7 @@ Nothing that comes in is ever executed or unpickled: a head is decoded into the 
 from __future__ import annotations
 
 import socket
+import threading
 from struct import Struct as Format
 from time import monotonic
 from typing import Any
@@ -72,7 +73,7 @@ def decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
 
 
 class Connection:
-    """Frames over a stream socket; one thread may send and another receive.
+    """Frames over a stream socket; any thread may send, one may receive.
 
     `limit` bounds what head and body of a frame may each have: nobody makes us reserve more memory. `head_at` is when
     the head of the last received frame was complete.
@@ -83,6 +84,7 @@ class Connection:
         self.limit = MAX_FRAME
         self.head_at = 0.0
         self._decoder = decoder(kind)
+        self._sending = threading.Lock()
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -92,9 +94,10 @@ class Connection:
         self.send_encoded(encode(message), body)
 
     def send_encoded(self, head: bytes, body: bytes | bytearray | memoryview = b"") -> None:
-        self.sock.sendall(_SIZES.pack(len(head), len(body)) + head)
-        if len(body):
-            self.sock.sendall(body)
+        with self._sending:
+            self.sock.sendall(_SIZES.pack(len(head), len(body)) + head)
+            if len(body):
+                self.sock.sendall(body)
 
     def receive(self) -> tuple[Any, bytearray]:
         """The next frame. Raises EOFError when the other side closed, ConnectionError on nonsense."""

@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from time import monotonic
 from typing import Any
 
@@ -62,7 +62,6 @@ class Node:
     def __init__(self, control: Connection, token: str | None = None) -> None:
         self._control = control
         self._token = token
-        self._outbox: SimpleQueue[Any] = SimpleQueue()
         self._stopped = threading.Event()
         self._bundle: ModelBundle | None = None
         self._core: EngineCore | None = None
@@ -79,8 +78,7 @@ class Node:
         except EngineError as error:
             self._control.send(Fault.of(error))
             return
-        writer = threading.Thread(target=self._write, name="sage-node-out", daemon=True)
-        writer.start()
+        threading.Thread(target=self._beat, name="sage-node-beat", daemon=True).start()
         try:
             while True:
                 order, _ = self._control.receive()
@@ -120,8 +118,8 @@ class Node:
                 address, form, setup.token, transport=setup.transport, on_free=on_free, on_broken=on_broken
             )
 
-        self._decode = DecodeEngine(core, form, self._submission, self._outbox.put)
-        self._prefill = PrefillEngine(core, form, new_channel, self._outbox.put)
+        self._decode = DecodeEngine(core, form, self._submission, self._say)
+        self._prefill = PrefillEngine(core, form, new_channel, self._say)
         self._receiver = KVReceiver(form, setup.token, self._on_arrival, host=setup.host)
         self._control.send(Up(self._receiver.address, bundle.max_model_len, core.stats))
 
@@ -139,7 +137,14 @@ class Node:
         self._stopped.set()
         failure = self._core.failure if self._core is not None else None
         if failure is not None:
-            self._outbox.put(Down(Fault.of(failure)))
+            self._say(Down(Fault.of(failure)))
+
+    def _say(self, message: Any) -> None:
+        """Tell the runtime, from any thread; when it is gone, the thread that listens to it ends the node."""
+        try:
+            self._control.send(message)
+        except OSError:
+            pass
 
     # -- orders -------------------------------------------------------------------------------------------------
 
@@ -198,7 +203,7 @@ class Node:
             updates = self._prefill.take_updates(updates)
             self._decode.after_step()
         if updates:
-            self._outbox.put(News(updates))
+            self._say(News(updates))
 
     def _after_step(self) -> None:
         if self._prefill is not None and self._decode is not None:
@@ -209,25 +214,17 @@ class Node:
         assert self._decode is not None
         self._decode.on_arrival(arrival)
 
-    # -- on the writer's thread ---------------------------------------------------------------------------------
+    # -- on a thread of its own ---------------------------------------------------------------------------------
 
-    def _write(self) -> None:
-        """Send what the other threads report, the counters when they changed, and signs of life."""
+    def _beat(self) -> None:
+        """Send the counters when they changed, and signs of life."""
         assert self._core is not None
-        sent = replace(self._core.stats)
-        reported = monotonic()
-        try:
-            while True:
-                try:
-                    self._control.send(self._outbox.get(timeout=_REPORT_EVERY_S))
-                except Empty:
-                    pass
-                silent_s = monotonic() - reported
-                if silent_s >= BEAT_EVERY_S or (silent_s >= _REPORT_EVERY_S and self._core.stats != sent):
-                    sent, reported = replace(self._core.stats), monotonic()
-                    self._control.send(Report(sent))
-        except OSError:
-            return
+        sent, silent_s = replace(self._core.stats), 0.0
+        while not self._stopped.wait(_REPORT_EVERY_S):
+            silent_s += _REPORT_EVERY_S
+            if silent_s >= BEAT_EVERY_S or self._core.stats != sent:
+                sent, silent_s = replace(self._core.stats), 0.0
+                self._say(Report(sent))
 
 
 def _listen(where: str) -> None:

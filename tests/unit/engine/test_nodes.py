@@ -16,7 +16,7 @@ from sagellm_core.engine_core.limits import SchedulerConfig
 from sagellm_core.engine_core.messages import Submission, Update
 from sagellm_core.engine_core.plan import SampledToken, SchedulerOutput, StepOutput
 from sagellm_core.errors import EngineError
-from sagellm_core.executor.base import WorkerInfo
+from sagellm_core.executor.base import CommStats, WorkerInfo
 from sagellm_core.kv_transfer import Arrival, KVAddress, KVForm, KVTransferChannel
 from sagellm_core.nodes import DecodeEngine, PrefillEngine
 from sagellm_core.nodes.messages import Arrived, Full, Job, NotSent, Prefill, Reserved, Room, Sent
@@ -34,6 +34,7 @@ class RememberingExecutor:
     def __init__(self, num_blocks: int) -> None:
         self.info = WorkerInfo(num_blocks, 16, 8, "fake", {}, "fake", BLOCK_BYTES)
         self.slots = [-1] * (num_blocks * SIZE)
+        self.comm = CommStats()
         self.prompts: dict[str, list[int]] = {}
         self.computed = 0
 

@@ -49,7 +49,8 @@ def test_pieces_are_the_step_token_for_token(lengths: list[tuple[int, int]], cou
     assert max(sizes) - min(sizes) <= 1 or len(pieces) < count
     for piece in pieces:
         assert sum(piece.query_lens) == piece.num_tokens
-        assert not (piece.new or piece.finished or piece.copies or any(piece.samples))
+        assert (piece.new, piece.finished, piece.copies) == ([], [], [])
+        assert not any(piece.samples)
         last = -1
         for name, length, context, table in zip(
             piece.seq_ids, piece.query_lens, piece.context_lens, piece.block_tables, strict=True
