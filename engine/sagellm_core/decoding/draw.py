@@ -1,22 +1,25 @@
 """Drawing one token a row from scores, by inverting the cumulative distribution at a given number in [0, 1).
 
-All rows at once. Unfiltered rows are searched in two levels (the sums of 512 tokens, then inside one of them);
-filtered rows are sorted only as deep as their filters reach, which for a trained model is a few dozen tokens.
+All rows at once. Unfiltered rows are searched in two levels (the sums of a few hundred tokens each, then inside one of
+them); filtered rows are sorted only as deep as their filters reach, which for a trained model is a few dozen tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from sagellm_protocol.sampling import SamplingParams
 
-_CHUNK = 512
+_CHUNKS = (512, 256, 128, 64)
 _SHALLOW = 128
 _DEEPEST_SHALLOW = 1024
+_GROUP = 64
+_LARGE = 16_384
 
 
 def draw(scores: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[float]) -> Tensor:
@@ -24,74 +27,108 @@ def draw(scores: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[fl
 
     `scores` (rows, vocabulary) are float32 and are not changed. Tokens at -inf are never drawn. top-p keeps the
     likeliest tokens that together reach it (Holtzman et al. 2020), min-p those at least that share of the likeliest.
+    What a row draws depends on nothing but its own scores, parameters and number.
     """
     device = scores.device
     heat = torch.tensor([each.temperature for each in params], device=device)
     at = torch.tensor(uniforms, dtype=torch.float64, device=device)
-    scaled = scores / heat[:, None]
-    filtered = [row for row, each in enumerate(params) if each.top_k or each.top_p < 1.0 or each.min_p > 0.0]
-    if not filtered:
-        return _invert_wide(scaled.softmax(-1), at)
-    if len(filtered) == len(params):
-        return _draw_filtered(scaled, params, at)
+    weights = (scores / heat[:, None]).softmax(-1)
+    depths = [_depth(each) for each in params]
+    if len(set(depths)) == 1:
+        return _draw_at(depths[0], weights, params, at)
     out = torch.empty(len(params), dtype=torch.long, device=device)
-    inside = set(filtered)
-    for rows, of_filtered in ((filtered, True), ([row for row in range(len(params)) if row not in inside], False)):
+    for depth in set(depths):
+        rows = [row for row, own in enumerate(depths) if own == depth]
         chosen = torch.tensor(rows, device=device)
-        part = scaled[chosen]
-        out[chosen] = (
-            _draw_filtered(part, [params[row] for row in rows], at[chosen])
-            if of_filtered
-            else _invert_wide(part.softmax(-1), at[chosen])
-        )
+        out[chosen] = _draw_at(depth, weights[chosen], [params[row] for row in rows], at[chosen])
     return out
 
 
-def _draw_filtered(scores: Tensor, params: Sequence[SamplingParams], at: Tensor) -> Tensor:
-    """Rows that all have a filter: a shallow sort first, the whole one for those whose tail reaches deeper."""
-    size = scores.shape[-1]
-    shallow = max([_SHALLOW, *(each.top_k for each in params if each.top_k <= _DEEPEST_SHALLOW)])
-    if shallow >= size:
-        return _draw_sorted(scores, params, at, size)[0]
-    ids, enough = _draw_sorted(scores, params, at, shallow)
+def _depth(params: SamplingParams) -> int:
+    """How many of its likeliest tokens a row is sorted to at first; 0 where nothing filters."""
+    if not params.top_k and params.top_p == 1.0 and params.min_p == 0.0:
+        return 0
+    return params.top_k if _SHALLOW < params.top_k <= _DEEPEST_SHALLOW else _SHALLOW
+
+
+def _draw_at(depth: int, weights: Tensor, params: Sequence[SamplingParams], at: Tensor) -> Tensor:
+    """Rows of one depth; those whose filters reach deeper are looked at again, in the end as a whole."""
+    if not depth:
+        return _invert_wide(weights, at)
+    if depth >= weights.shape[-1]:
+        return _draw_deep(weights, params, at)
+    values, ids = _likeliest(weights, depth)
+    kept, enough = _kept(values, params, weights.shape[-1])
+    drawn = ids.gather(1, _invert(kept, at)[:, None]).squeeze(1)
     if not bool(enough.all()):
         deep = (~enough).nonzero().squeeze(1)
-        ids[deep] = _draw_sorted(scores[deep], [params[row] for row in deep.tolist()], at[deep], size)[0]
-    return ids
+        further = _DEEPEST_SHALLOW if depth < _DEEPEST_SHALLOW else weights.shape[-1]
+        drawn[deep] = _draw_at(further, weights[deep], [params[row] for row in deep.tolist()], at[deep])
+    return drawn
 
 
-def _draw_sorted(scores: Tensor, params: Sequence[SamplingParams], at: Tensor, depth: int) -> tuple[Tensor, Tensor]:
-    """Ids drawn among the `depth` likeliest tokens, and which rows lose nothing by looking no deeper."""
-    size, device = scores.shape[-1], scores.device
-    values, ids = scores.topk(depth)
-    ranks = torch.arange(depth, device=device)
-    keep = torch.tensor([min(each.top_k, size) if each.top_k else size for each in params], device=device)
-    values = values.masked_fill(ranks >= keep[:, None], float("-inf"))
-    whole = torch.where(keep <= depth, values.logsumexp(-1), scores.logsumexp(-1)) if depth < size else None
-    weights = values.softmax(-1) if whole is None else (values - whole[:, None]).exp()
+def _draw_deep(weights: Tensor, params: Sequence[SamplingParams], at: Tensor) -> Tensor:
+    """Only values are sorted, to find the least that is kept; of equal ones the first tokens are."""
+    values = _descending(weights)
+    count = (_kept(values, params, weights.shape[-1])[0] > 0).sum(-1, keepdim=True)
+    least = values.gather(1, count - 1)
+    equal = weights == least
+    spare = count - (weights > least).sum(-1, keepdim=True)
+    keep = (weights > least) | (equal & (equal.cumsum(-1) <= spare))
+    return _invert_wide(weights * keep, at)
+
+
+def _kept(values: Tensor, params: Sequence[SamplingParams], size: int) -> tuple[Tensor, Tensor]:
+    """The likeliest weights with 0 for those that filters cut, and which rows lose nothing by ending here.
+
+    `values` (rows, depth) are the beginning of a row's weights in descending order; there are `size` in all.
+    """
+    depth, device = values.shape[-1], values.device
+    keep = torch.tensor([min(each.top_k, size) if each.top_k else size for each in params], device=device)[:, None]
     top_p = torch.tensor([each.top_p for each in params], device=device)[:, None]
     min_p = torch.tensor([each.min_p for each in params], device=device)[:, None]
-    reached = weights.cumsum(-1)
-    cut = ((reached - weights >= top_p) & (top_p < 1.0)) | (weights < min_p * weights[:, :1])
-    enough = (keep <= depth) | cut[:, -1] if depth < size else torch.ones_like(keep, dtype=torch.bool)
-    places = _invert(weights.masked_fill(cut, 0.0), at)
-    return ids.gather(1, places[:, None]).squeeze(1), enough
+    values = values * (torch.arange(depth, device=device) < keep)
+    shares = torch.where(keep < size, values / values.sum(-1, keepdim=True), values)
+    reached = shares.cumsum(-1)
+    cut = ((reached - shares >= top_p) & (top_p < 1.0)) | (shares < min_p * shares[:, :1])
+    enough = (keep[:, 0] <= depth) | cut[:, -1] | (depth == size)
+    return values * ~cut, enough
+
+
+def _likeliest(weights: Tensor, depth: int) -> tuple[Tensor, Tensor]:
+    """`topk`; in a large vocabulary only the groups of tokens are searched whose best are the best of all groups."""
+    rows, size = weights.shape
+    groups = size // _GROUP
+    if size < _LARGE or size % _GROUP or groups <= depth:
+        return weights.topk(depth)
+    grouped = weights.view(rows, groups, _GROUP)
+    best = grouped.amax(-1).topk(depth, sorted=False).indices
+    values, at = grouped.gather(1, best[:, :, None].expand(-1, -1, _GROUP)).view(rows, -1).topk(depth)
+    return values, best.gather(1, at // _GROUP) * _GROUP + at % _GROUP
+
+
+def _descending(weights: Tensor) -> Tensor:
+    """Weights in descending order. numpy sorts on the CPU forty times as fast as torch."""
+    if weights.device.type != "cpu":
+        return weights.sort(descending=True).values
+    return torch.from_numpy(-numpy.sort(-weights.numpy(), axis=-1))
 
 
 def _invert_wide(weights: Tensor, at: Tensor) -> Tensor:
     """`_invert` for long rows: find the chunk by the sums of chunks, then the place inside it."""
     rows, size = weights.shape
-    if size <= 2 * _CHUNK:
+    if size <= 2 * _CHUNKS[0]:
         return _invert(weights, at)
-    chunks = pad(weights, (0, -size % _CHUNK)).view(rows, -1, _CHUNK)
+    width = next((each for each in _CHUNKS if size % each == 0), _CHUNKS[0])
+    chunks = (pad(weights, (0, -size % width)) if size % width else weights).view(rows, -1, width)
     sums = chunks.sum(-1).double()
     ends = sums.cumsum(-1)
     target = at * ends[:, -1]
     chunk = _first_above(ends, sums, target)[:, None]
     before = ends.gather(1, chunk) - sums.gather(1, chunk)
-    inside = chunks.gather(1, chunk[:, :, None].expand(-1, -1, _CHUNK)).squeeze(1).double()
+    inside = chunks.gather(1, chunk[:, :, None].expand(-1, -1, width)).squeeze(1).double()
     place = _first_above(inside.cumsum(-1), inside, target - before.squeeze(1))
-    return chunk.squeeze(1) * _CHUNK + place
+    return chunk.squeeze(1) * width + place
 
 
 def _invert(weights: Tensor, at: Tensor) -> Tensor:
