@@ -34,7 +34,7 @@ class Submission:
     output: list[int] = field(default_factory=list)
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Update:
     """News of one answer to a request: tokens with the text that they made certain, an end, or both.
 

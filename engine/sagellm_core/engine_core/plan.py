@@ -86,7 +86,7 @@ class SchedulerOutput:
         return len(self.token_ids)
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class SampledToken:
     """A chosen token. `token_id` is -1 when the model gave no usable numbers (NaN).
 

@@ -242,10 +242,11 @@ class Scheduler:
 
     def _provide(self, sequence: Sequence, length: int) -> bool:
         """Blocks for `length` tokens, writable from the first new one on; False: the sequence had to give way."""
-        blocks, table = self.blocks, sequence.blocks
-        at, offset = divmod(sequence.num_computed, blocks.block_size)
-        copied = offset > 0 and not blocks.writable(table[at])
-        missing = blocks.blocks_for(length) - len(table) + copied
+        blocks, table, size = self.blocks, sequence.blocks, self.blocks.block_size
+        at = sequence.num_computed // size
+        shares = sequence.group.num_members > 1 and sequence.num_computed % size > 0
+        copied = shares and not blocks.writable(table[at])
+        missing = -(-length // size) - len(table) + copied
         if missing <= 0:
             return True
         while (taken := blocks.take(missing)) is None:
