@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-quick lint type bench bench-engine docs train-model constraints coverage clean
+.PHONY: help setup demo test test-slow test-gpu test-quick lint type bench bench-engine bench-gpu docs train-model constraints coverage clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test: lint type ## The tests, with lint and types
 test-slow: setup ## The long matrices that `make test` leaves out
 	$(PYTEST) -m exhaustive $(ARGS)
 
+test-gpu: setup ## The tests that need an NVIDIA GPU; without one they are skipped with a reason
+	$(PYTEST) tests/gpu $(ARGS)
+
 test-quick: setup ## The quick tests only
 	$(PYTEST) -m "not slow and not faults and not exhaustive" $(ARGS)
 
@@ -55,6 +58,9 @@ bench: setup ## Benchmarks, each a ratio to a named peer
 
 bench-engine: setup ## The engine beside its peers: benchmarks/engine/REPORT.md
 	$(BIN)/python -m benchmarks.engine $(ARGS)
+
+bench-gpu: setup ## The engine on an NVIDIA GPU: benchmarks/engine/GPU.md; without one it says why not
+	$(BIN)/python -m benchmarks.engine.gpu $(ARGS)
 
 docs: setup ## Regenerate the command reference and check every link
 	$(BIN)/python scripts/docs.py

@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sagellm_core.engine_core.plan import BatchType, SchedulerOutput
 from sagellm_core.layers.attention import PagedAttention
 from sagellm_core.layers.cuda.attention import TritonPagedAttention
 from sagellm_core.layers.cuda.fused import FusedDecoder
 from sagellm_core.layers.cuda.graphs import RecordedDecode, Recorder, StaticInputs, buckets
 from sagellm_core.layers.cuda.measure import Timer, cuda_timer, fastest
 from sagellm_core.models.base import CausalLM
+
+_IN_TURN, _OVERLAP = "in turn", "overlapping"
 
 
 @torch.inference_mode()
@@ -43,11 +46,26 @@ def captured(
 
 
 def _choose_overlap(model: FusedDecoder, steps: RecordedDecode, timer: Timer) -> None:
-    """Overlapping launches or not: whichever replays a step of one sequence faster."""
+    """Overlapping launches or not: whichever replays a step of one sequence faster, if both give the same numbers."""
+    recorded: dict[str, RecordedDecode] = {}
+    for name in (_IN_TURN, _OVERLAP):
+        model.pdl = name == _OVERLAP
+        recorded[name] = steps.only(1)
+    plan = _one_token(steps)
+    logits = [_logits(each, plan) for each in recorded.values()]
+    model.pdl = (
+        torch.equal(*logits) and fastest({name: each.again for name, each in recorded.items()}, timer) == _OVERLAP
+    )
 
-    def recorded(overlap: bool) -> RecordedDecode:
-        model.pdl = overlap
-        return steps.only(1)
 
-    candidates = {name: recorded(name == "overlap").replay_idle for name in ("in turn", "overlap")}
-    model.pdl = fastest(candidates, timer) == "overlap"
+def _logits(steps: RecordedDecode, plan: SchedulerOutput) -> Tensor:
+    found = steps.run(plan)
+    assert found is not None, "one token a sequence is what is recorded"
+    return found.logits.clone()
+
+
+def _one_token(steps: RecordedDecode) -> SchedulerOutput:
+    """A step of one sequence of one token, on the dummy page."""
+    page = steps.caches[0].shape[1] - 1
+    slot = page * steps.attention.block_size
+    return SchedulerOutput(0, BatchType.DECODE, ["measured"], [1], [0], [slot], [1], [1], [[page]], [True])

@@ -149,12 +149,14 @@ class RecordedDecode:
     longest: int
     recorder: Recorder
     _recordings: dict[int, _Recording] = field(default_factory=dict)
+    _last: int = 0
 
     @torch.inference_mode()
     def record(self) -> None:
         """Record every size, the largest first, so that the others find its memory."""
         for size in reversed(self.sizes):
             self._recordings[size] = self._record(size)
+        self._last = self.sizes[0]
 
     def only(self, size: int) -> RecordedDecode:
         """A recording of this one size, apart from those of this object."""
@@ -162,11 +164,12 @@ class RecordedDecode:
         other.record()
         return other
 
-    def replay_idle(self) -> None:
-        """Launch the smallest step on the dummy page alone: the same work as for a context of one token."""
-        size = self.sizes[0]
-        self.inputs.fill(_idle_plan(), size)
-        self._recordings[size].replay()
+    def again(self) -> None:
+        """Launch the last step that was run once more, with the inputs that are on the device; before one, an idle one.
+
+        For measurements: nothing of the results changes.
+        """
+        self._recordings[self._last].replay()
 
     @torch.inference_mode()
     def run(self, plan: SchedulerOutput) -> CapturedStep | None:
@@ -177,6 +180,7 @@ class RecordedDecode:
             return None
         recording = self._recordings[size]
         self.inputs.fill(plan, size)
+        self._last = size
         recording.replay()
         results = recording.results[0]
         greedy: list[int] = results.greedy[:count].tolist()

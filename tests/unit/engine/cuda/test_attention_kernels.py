@@ -2,71 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.helpers.plans import step_of
 
-from sagellm_core.engine_core.plan import SchedulerOutput
-from sagellm_core.layers.attention import AttentionSpec, HeadNorms, TorchPagedAttention
+from sagellm_core.layers.attention import AttentionSpec, TorchPagedAttention
 from sagellm_core.layers.rope import StepRope
 
 pytest.importorskip("triton", reason="triton is not installed (Linux on x86-64 only)")
+from tests.helpers.attention_cases import CPU, PROCESSORS, Case, check
+
 from sagellm_core.layers.cuda.attention import TritonPagedAttention
 
 pytestmark = pytest.mark.spec("E5")
-CPU = torch.device("cpu")
-PROCESSORS = 4
-
-
-@dataclass(frozen=True)
-class Case:
-    """Sequences as (new tokens, context with them), and the shape of the attention."""
-
-    sequences: list[tuple[int, int]]
-    heads: int = 4
-    kv_heads: int = 2
-    head_dim: int = 16
-    block_size: int = 4
-    window: int | None = None
-    rope: bool = True
-    norms: bool = False
-    dtype: torch.dtype = torch.float32
-
-    @property
-    def spec(self) -> AttentionSpec:
-        return AttentionSpec(self.heads, self.kv_heads, self.head_dim, self.head_dim**-0.5, self.window)
-
-
-def plan_of(case: Case) -> SchedulerOutput:
-    return step_of(case.sequences, case.block_size, seed=len(case.sequences))
-
-
-def check(case: Case) -> None:
-    """Both attentions over the same random cache and step: results and caches agree."""
-    torch.manual_seed(0)
-    plan, spec = plan_of(case), case.spec
-    blocks = 1 + max(block for table in plan.block_tables for block in table)
-    cache = torch.randn(2, blocks, case.block_size, case.kv_heads, case.head_dim).to(case.dtype)
-    qkv = torch.randn(plan.num_tokens, (case.heads + 2 * case.kv_heads) * case.head_dim).to(case.dtype)
-    positions = torch.tensor(plan.positions)
-    cos, sin = torch.randn(2, max(plan.positions) + 1, 1, case.head_dim).to(case.dtype)
-    rope = StepRope(cos, sin, positions) if case.rope else None
-    query_norm, key_norm = torch.rand(2, case.head_dim).to(case.dtype) + 0.5
-    norms = HeadNorms(query_norm, key_norm, 1e-6) if case.norms else None
-
-    reference = TorchPagedAttention(case.block_size, CPU)
-    expected_cache = cache.clone()
-    expected = reference.attend_fused(qkv, rope, norms, expected_cache, reference.prepare(plan, case.dtype), spec)
-    ours = TritonPagedAttention(case.block_size, CPU, case.kv_heads, PROCESSORS)
-    found = ours.attend_fused(qkv, rope, norms, cache, ours.prepare(plan, case.dtype), spec)
-
-    error = 2e-5 if case.dtype is torch.float32 else 2e-2
-    torch.testing.assert_close(found, expected, rtol=error, atol=error)
-    torch.testing.assert_close(cache, expected_cache, rtol=error, atol=error)
 
 
 def test_decodes_alone() -> None:
