@@ -62,20 +62,29 @@ def _draw_at(depth: int, weights: Tensor, params: Sequence[SamplingParams], at: 
     drawn = ids.gather(1, _invert(kept, at)[:, None]).squeeze(1)
     if not bool(enough.all()):
         deep = (~enough).nonzero().squeeze(1)
-        further = _DEEPEST_SHALLOW if depth < _DEEPEST_SHALLOW else weights.shape[-1]
-        drawn[deep] = _draw_at(further, weights[deep], [params[row] for row in deep.tolist()], at[deep])
+        drawn[deep] = _draw_deep(weights[deep], [params[row] for row in deep.tolist()], at[deep])
     return drawn
 
 
 def _draw_deep(weights: Tensor, params: Sequence[SamplingParams], at: Tensor) -> Tensor:
     """Only values are sorted, to find the least that is kept; of equal ones the first tokens are."""
+    size = weights.shape[-1]
     values = _descending(weights)
-    count = (_kept(values, params, weights.shape[-1])[0] > 0).sum(-1, keepdim=True)
+    keep, top_p, min_p = _filters(params, size, weights.device)
+    reached = values.cumsum(-1)
+    whole = torch.where(keep < size, reached.gather(1, keep - 1), 1.0)
+    by_share = torch.searchsorted(reached, top_p * whole) + 1
+    by_share = torch.where(top_p < 1.0, by_share, size)
+    upwards = -values
+    by_best = torch.searchsorted(upwards, -min_p * values[:, :1], right=True)
+    count = torch.minimum(torch.minimum(keep, by_share), by_best).clamp_(min=1)
     least = values.gather(1, count - 1)
-    equal = weights == least
-    spare = count - (weights > least).sum(-1, keepdim=True)
-    keep = (weights > least) | (equal & (equal.cumsum(-1) <= spare))
-    return _invert_wide(weights * keep, at)
+    kept = weights >= least
+    if bool((torch.searchsorted(upwards, -least, right=True) > count).any()):
+        equal = weights == least
+        above = torch.searchsorted(upwards, -least)
+        kept &= ~equal | (equal.cumsum(-1) <= count - above)
+    return _invert_wide(weights * kept, at)
 
 
 def _kept(values: Tensor, params: Sequence[SamplingParams], size: int) -> tuple[Tensor, Tensor]:
@@ -83,16 +92,23 @@ def _kept(values: Tensor, params: Sequence[SamplingParams], size: int) -> tuple[
 
     `values` (rows, depth) are the beginning of a row's weights in descending order; there are `size` in all.
     """
-    depth, device = values.shape[-1], values.device
-    keep = torch.tensor([min(each.top_k, size) if each.top_k else size for each in params], device=device)[:, None]
-    top_p = torch.tensor([each.top_p for each in params], device=device)[:, None]
-    min_p = torch.tensor([each.min_p for each in params], device=device)[:, None]
-    values = values * (torch.arange(depth, device=device) < keep)
+    depth = values.shape[-1]
+    keep, top_p, min_p = _filters(params, size, values.device)
+    values = values * (torch.arange(depth, device=values.device) < keep)
     shares = torch.where(keep < size, values / values.sum(-1, keepdim=True), values)
     reached = shares.cumsum(-1)
     cut = ((reached - shares >= top_p) & (top_p < 1.0)) | (shares < min_p * shares[:, :1])
-    enough = (keep[:, 0] <= depth) | cut[:, -1] | (depth == size)
-    return values * ~cut, enough
+    return values * ~cut, (keep[:, 0] <= depth) | cut[:, -1]
+
+
+def _filters(params: Sequence[SamplingParams], size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """top_k (all tokens where there is none), top_p and min_p, each (rows, 1)."""
+    keep = [min(each.top_k, size) if each.top_k else size for each in params]
+    return (
+        torch.tensor(keep, device=device)[:, None],
+        torch.tensor([each.top_p for each in params], device=device)[:, None],
+        torch.tensor([each.min_p for each in params], device=device)[:, None],
+    )
 
 
 def _likeliest(weights: Tensor, depth: int) -> tuple[Tensor, Tensor]:
