@@ -23,7 +23,8 @@ class LLMEngineConfig(BaseModel):
     generation_config.json and lose against the request. `quantization` is of the weights. `num_speculative_tokens`
     above 0 lets every greedy or sampling request speculate, with the draft model `speculative_model` or, without one,
     by looking up n-grams of its own text. `lora_adapters` are folders by name.
-    `task_type="embed"` serves `embed` alone.
+    `task_type="embed"` serves `embed` alone. With `decode_nodes` or `hybrid_nodes` above 0 the engine runs on that many
+    processes, prompts on `prefill_nodes` others: see `DistributedRuntime`.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -36,6 +37,9 @@ class LLMEngineConfig(BaseModel):
     max_new_tokens: int = Field(default=128, ge=1)
     tensor_parallel_size: int = Field(default=1, ge=1)
     pipeline_parallel_size: int = Field(default=1, ge=1)
+    prefill_nodes: int = Field(default=0, ge=0)
+    decode_nodes: int = Field(default=0, ge=0)
+    hybrid_nodes: int = Field(default=0, ge=0)
     trust_remote_code: Literal[False] = False
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     device: str | None = None
@@ -62,6 +66,8 @@ class LLMEngineConfig(BaseModel):
     def _budget_covers_batch(self) -> Self:
         if self.max_num_batched_tokens is not None and self.max_num_batched_tokens < self.max_batch_size:
             raise ValueError("max_num_batched_tokens must be at least max_batch_size (one token a running sequence)")
+        if self.prefill_nodes and not self.decode_nodes + self.hybrid_nodes:
+            raise ValueError("prefill_nodes need nodes that decode: decode_nodes or hybrid_nodes")
         return self
 
 

@@ -34,9 +34,9 @@ def __getattr__(name: str) -> Any:
     """`engine_server_app`: made on first use, of the model in $SAGE_ENGINE_MODEL or the built-in one."""
     if name != "engine_server_app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sagellm_core.api_keys import read_keys
     from sagellm_core.config import LLMEngineConfig
     from sagellm_core.models.locate import DEFAULT_MODEL
-    from sagellm_core.api_keys import read_keys
     from sagellm_core.server.app import create_app
 
     config = LLMEngineConfig(model_path=os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL)
@@ -85,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
         help=f"let in only who knows a key; better kept in ${KEY_VARIABLE} or a file, which others do not see in ps",
     )
     parser.add_argument("--api-key-file", metavar="FILE", help="the keys, one a line")
+    parser.add_argument("--tensor-parallel", type=int, default=1, metavar="N", help="processes that share every matrix")
+    parser.add_argument("--pipeline-parallel", type=int, default=1, metavar="N", help="stages that share the layers")
+    parser.add_argument("--prefill-nodes", type=int, default=0, metavar="N", help="processes that only compute prompts")
+    parser.add_argument("--decode-nodes", type=int, default=0, metavar="N", help="processes that answer, beside those")
     parser.add_argument("--threads", type=int, help="threads for the model on a CPU (default: by the model's size)")
     parser.add_argument("--log-level", default="INFO", type=str.upper, choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     return parser
@@ -137,6 +141,10 @@ def _engine_config(arguments: argparse.Namespace) -> LLMEngineConfig:
             max_waiting_requests=arguments.max_waiting,
             kv_cache_num_blocks=arguments.kv_cache_blocks,
             num_threads=arguments.threads,
+            tensor_parallel_size=arguments.tensor_parallel,
+            pipeline_parallel_size=arguments.pipeline_parallel,
+            prefill_nodes=arguments.prefill_nodes,
+            decode_nodes=arguments.decode_nodes,
         )
     except ValidationError as error:
         first = error.errors()[0]

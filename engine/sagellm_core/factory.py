@@ -7,7 +7,16 @@ from sagellm_core.config import LLMEngineConfig
 from sagellm_core.llm_engine import LLMEngine
 from sagellm_core.models.locate import DEFAULT_MODEL
 
-__all__ = ["EngineFactory"]
+__all__ = ["EngineFactory", "new_engine"]
+
+
+def new_engine(config: LLMEngineConfig) -> LLMEngine:
+    """The engine that a configuration asks for, not started yet: one process (and its ranks), or several nodes."""
+    if not config.decode_nodes + config.hybrid_nodes:
+        return LLMEngine(config)
+    from sagellm_core.runtime import DistributedRuntime
+
+    return DistributedRuntime(config)
 
 
 class EngineFactory:
@@ -24,7 +33,7 @@ class EngineFactory:
         """
         check_kind(kind)
         base = config or LLMEngineConfig(model_path=DEFAULT_MODEL)
-        return LLMEngine(base.model_copy(update={"backend_type": kind}))
+        return new_engine(base.model_copy(update={"backend_type": kind}))
 
     def kinds(self) -> list[str]:
         """The backends that were found, ours and those of other packages."""

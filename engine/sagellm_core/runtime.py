@@ -70,11 +70,14 @@ class PDLayout(BaseModel):
 
 
 class DistributedRuntime(LLMEngine):
-    """A running model on several nodes. Use it like an `LLMEngine`, from the event loop that called `start`."""
+    """A running model on several nodes. Use it like an `LLMEngine`, from the event loop that called `start`.
+
+    Without a layout, the numbers of nodes are those of the configuration; where it names none, one of each kind.
+    """
 
     def __init__(self, config: LLMEngineConfig, layout: PDLayout | None = None) -> None:
         super().__init__(config)
-        self.layout = layout or PDLayout()
+        self.layout = layout or _layout_of(config)
         self._executor: PDSeparatedExecutor | None = None
 
     def _new_core(self, bundle: ModelBundle) -> RequestLoop:
@@ -115,3 +118,11 @@ class DistributedRuntime(LLMEngine):
             "re_prefills_total": moved.re_prefills,
             "nodes_up": sum(node.up for node in self.executor.nodes),
         }
+
+
+def _layout_of(config: LLMEngineConfig) -> PDLayout:
+    if not config.decode_nodes + config.hybrid_nodes:
+        return PDLayout()
+    return PDLayout(
+        prefill_nodes=config.prefill_nodes, decode_nodes=config.decode_nodes, hybrid_nodes=config.hybrid_nodes
+    )

@@ -9,15 +9,18 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Literal
 
+import httpx
 import psutil
 import pytest
 from tests.helpers.tiny_models import expected_tokens, tiny_model
 
-from sagellm_core import EngineError, LLMEngineConfig, ModelLoadError
+from sagellm_core import EngineError, LLMEngine, LLMEngineConfig, ModelLoadError
+from sagellm_core.factory import new_engine
 from sagellm_core.nodes.node import TOKEN_VARIABLE
 from sagellm_core.nodes.router import Role
 from sagellm_core.runtime import DistributedRuntime, PDLayout, RemoteNode
@@ -151,3 +154,44 @@ async def test_a_runtime_that_cannot_start_says_why_and_leaves_nothing() -> None
     with pytest.raises(ValueError, match="has to decode"):
         PDLayout(decode_nodes=0)
     assert {child.pid for child in psutil.Process().children(recursive=True)} == before
+
+
+@pytest.mark.exhaustive
+def test_the_server_runs_on_nodes(free_port: Callable[[], int], until: Callable[..., None]) -> None:
+    port = free_port()
+    argv = [
+        str(Path(sys.executable).with_name("sage-engine")),
+        "--port",
+        str(port),
+        "--model",
+        str(tiny_model("llama")),
+    ]
+    server = subprocess.Popen([*argv, "--prefill-nodes", "1", "--decode-nodes", "1", "--max-model-len", "256"])
+    try:
+        url = f"http://127.0.0.1:{port}"
+
+        def ready() -> bool:
+            try:
+                return httpx.get(f"{url}/health").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        until(ready, within=60)
+        body = {"prompt": PROMPTS[4], "max_tokens": 8, "ignore_eos": True, "logprobs": 0}
+        answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()
+        assert answer["usage"]["completion_tokens"] == 8
+        assert len(psutil.Process(server.pid).children()) == 2
+    finally:
+        server.terminate()
+        assert server.wait(30) == 0
+
+
+def test_an_engine_of_one_process_does_not_pretend_to_be_several() -> None:
+    several = LLMEngineConfig(model_path=str(tiny_model("llama")), prefill_nodes=1, decode_nodes=2)
+    runtime = new_engine(several)
+    assert isinstance(runtime, DistributedRuntime)
+    assert [spec.name for spec in runtime.layout.specs()] == ["prefill-0", "decode-0", "decode-1"]
+    with pytest.raises(EngineError, match="DistributedRuntime"):
+        asyncio.run(LLMEngine(several).start())
+    with pytest.raises(ValueError, match="nodes that decode"):
+        LLMEngineConfig(model_path="x", prefill_nodes=1)
