@@ -40,6 +40,12 @@ class Answers:
         self._scheduler = scheduler
         self._open: dict[str, _Open] = {}
         self._deadlines: dict[str, float] = {}
+        self._steering: set[str] = set()
+
+    @property
+    def steer(self) -> bool:
+        """Whether texts decide what the next step computes: some have stop strings."""
+        return bool(self._steering)
 
     def enter(self, item: Submission) -> None:
         """Hand a request to the scheduler. Raises ValueError with the reason when it can never run."""
@@ -55,6 +61,8 @@ class Answers:
             output=item.output,
         )
         self._open[item.seq_id] = _Open(item.new_text)
+        if item.new_text is not None and item.sampling.stop:
+            self._steering.add(item.seq_id)
         if item.deadline is not None:
             self._deadlines[item.seq_id] = item.deadline
 
@@ -115,6 +123,7 @@ class Answers:
     def _close(self, name: str) -> None:
         self._open.pop(name, None)
         self._deadlines.pop(name, None)
+        self._steering.discard(name)
 
 
 def write(text: OutputText, tokens: list[SampledToken], reason: FinishReason | None) -> tuple[str, int, bool]:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
 
@@ -21,10 +22,10 @@ from sagellm_core.engine_core.answers import Answers
 from sagellm_core.engine_core.block_manager import BlockManager
 from sagellm_core.engine_core.limits import SchedulerConfig
 from sagellm_core.engine_core.messages import CoreStats, Submission, Update
-from sagellm_core.engine_core.plan import SchedulerOutput
+from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
 from sagellm_core.engine_core.scheduler import Scheduler
 from sagellm_core.errors import EngineError
-from sagellm_core.executor.base import Executor
+from sagellm_core.executor.base import Executor, OverlappingExecutor
 from sagellm_protocol.errors import Error, ErrorCode
 from sagellm_protocol.messages import FinishReason
 from sagellm_protocol.sampling import SamplingParams
@@ -71,6 +72,7 @@ class EngineCore:
         self._after_step = after_step
         self._new_executor = new_executor
         self._executor: Executor | None = None
+        self._overlapping: OverlappingExecutor | None = None
         self._limits = limits
         self._deliver = deliver
         self._block_size = block_size
@@ -84,6 +86,7 @@ class EngineCore:
         self._pause_s = 0.0
         self._stopping = False
         self._stalled = False
+        self._untold: Callable[[], list[Update]] | None = None
         self.asleep = False
         self.stats = CoreStats(block_size=block_size)
         self.failure: BaseException | None = None
@@ -193,7 +196,8 @@ class EngineCore:
 
     def _launch(self) -> SchedulerConfig:
         """Start an executor; the limits of a scheduler for it."""
-        self._executor = self._new_executor()
+        self._executor = executor = self._new_executor()
+        self._overlapping = executor if isinstance(executor, OverlappingExecutor) else None
         info = self._executor.start()
         self._executor.watch(lambda error: self.call(lambda: self._lose(error)))
         self.stats.kv_blocks = info.num_blocks
@@ -208,10 +212,15 @@ class EngineCore:
         updates: list[Update] = []
         try:
             idle = self.asleep or self._broken is not None or self._stalled or not self.scheduler.has_work
+            if idle or not self._commands.empty():
+                self._tell()
             self._take_commands(updates, self._patience() if block and idle else 0.0)
             if self._stopping:
                 return
-            for name in self.answers.expired(self._clock()):
+            expired = self.answers.expired(self._clock())
+            if expired:
+                self._tell()
+            for name in expired:
                 self._end(name, "error", ErrorCode.DEADLINE_EXCEEDED, "the request's deadline has passed", updates)
             if self._broken is not None:
                 self._revive(updates)
@@ -255,6 +264,8 @@ class EngineCore:
                 command()
 
     def _carry_out(self, order: _Order) -> None:
+        if not order.done.set_running_or_notify_cancel():
+            return
         try:
             order.work()
         except Exception as error:
@@ -272,16 +283,32 @@ class EngineCore:
     def _step(self, plan: SchedulerOutput, updates: list[Update]) -> None:
         self.answers.begin(plan, self._clock())
         try:
-            output = self.executor.execute(plan)
+            output = self._execute(plan)
         except Exception as error:  # the requests of this step fail, the engine lives on
             self._fail(error, updates)
             return
         self._consecutive_failures = 0
         done = self._clock()
         progress = self.scheduler.update(output)
-        updates += self.answers.news(progress, output, done)
         self.stats.steps += 1
         self.stats.generation_tokens += sum(len(each.tokens) for each in progress)
+        if self._overlapping is not None and not self.answers.steer:
+            self._untold = partial(self.answers.news, progress, output, done)
+        else:
+            updates += self.answers.news(progress, output, done)
+
+    def _execute(self, plan: SchedulerOutput) -> StepOutput:
+        """A step; while others compute it, those who asked are told what the step before gave."""
+        if self._overlapping is None:
+            return self.executor.execute(plan)
+        self._overlapping.submit(plan)
+        self._tell()
+        return self._overlapping.result()
+
+    def _tell(self) -> None:
+        untold, self._untold = self._untold, None
+        if untold is not None:
+            self._deliver(untold())
 
     # -- failures, sleep, other models --------------------------------------------------------------------------
 
@@ -289,6 +316,7 @@ class EngineCore:
         _LOG.error("a step failed: %s", error, exc_info=error)
         self.stats.failures += 1
         self._consecutive_failures += 1
+        self._tell()
         suspects = self.scheduler.fail()
         if isinstance(error, EngineError) and error.error_code is ErrorCode.DISTRIBUTED_RUNTIME_ERROR:
             self._lose(error)
@@ -355,6 +383,7 @@ class EngineCore:
 
     def _end_all(self) -> None:
         """The engine stops: everything that still runs or waits in the queue is told so, and nothing more comes in."""
+        self._tell()
         with self._door:
             self._closed = True
         updates: list[Update] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
 from sagellm_core.errors import EngineError
@@ -74,3 +74,16 @@ class Executor(Protocol):
         ...
 
     def stop(self) -> None: ...
+
+
+@runtime_checkable
+class OverlappingExecutor(Executor, Protocol):
+    """An executor whose steps are computed elsewhere: between `submit` and `result` the caller has time of its own."""
+
+    def submit(self, plan: SchedulerOutput) -> None:
+        """Begin a step; the one before has given its result. Raises what `execute` raises."""
+        ...
+
+    def result(self) -> StepOutput:
+        """Wait for the step that `submit` began. Raises what `execute` raises."""
+        ...

@@ -118,7 +118,13 @@ class MultiProcessExecutor:
     # -- orders -------------------------------------------------------------------------------------------------
 
     def execute(self, plan: SchedulerOutput) -> StepOutput:
+        self.submit(plan)
+        return self.result()
+
+    def submit(self, plan: SchedulerOutput) -> None:
         self._send(Step(plan))
+
+    def result(self) -> StepOutput:
         output: StepOutput | None = None
         for answer, _ in self._answers():
             if isinstance(answer, Done) and answer.output is not None:

@@ -59,11 +59,33 @@ class ToyExecutor:
         self.orders.append("stop")
 
 
+class OverlappingToy(ToyExecutor):
+    """Computes a step when its result is asked for, and notes how many updates had been told at both times."""
+
+    def __init__(self, faults: list[Exception], told: list[Update]) -> None:
+        super().__init__(faults)
+        self.told = told
+        self.plan: SchedulerOutput | None = None
+        self.seen: list[tuple[int, int]] = []
+
+    def submit(self, plan: SchedulerOutput) -> None:
+        assert self.plan is None
+        self.plan = plan
+        self.seen.append((len(self.told), -1))
+
+    def result(self) -> StepOutput:
+        plan, self.plan = self.plan, None
+        assert plan is not None
+        self.seen[-1] = (self.seen[-1][0], len(self.told))
+        return self.execute(plan)
+
+
 class Driver:
     """A core that is turned by hand, with a clock of its own; `starts` are what its executors do when they begin."""
 
-    def __init__(self, *faults: Exception) -> None:
+    def __init__(self, *faults: Exception, overlaps: bool = False) -> None:
         self.faults = list(faults)
+        self.overlaps = overlaps
         self.refusals: list[Exception] = []
         self.executors: list[ToyExecutor] = []
         self.updates: list[Update] = []
@@ -75,7 +97,7 @@ class Driver:
     def new(self) -> ToyExecutor:
         if self.refusals and self.executors:
             raise self.refusals.pop(0)
-        self.executors.append(ToyExecutor(self.faults))
+        self.executors.append(OverlappingToy(self.faults, self.updates) if self.overlaps else ToyExecutor(self.faults))
         return self.executors[-1]
 
     def submit(self, name: str, prompt: list[int], max_tokens: int = 8, deadline: float | None = None) -> None:
@@ -226,6 +248,39 @@ def test_a_model_that_cannot_be_loaded_leaves_the_one_before() -> None:
     driver.submit("b", [1, 2, 3])
     driver.finish()
     assert driver.is_right("b", [1, 2, 3])
+
+
+def test_what_a_step_gave_is_told_while_the_next_is_computed() -> None:
+    driver = Driver(overlaps=True)
+    for number in range(3):
+        driver.submit(f"r{number}", [number, 1])
+    driver.finish()
+    driver.turn()
+    assert all(driver.is_right(f"r{number}", [number, 1]) for number in range(3))
+    executor = driver.executors[0]
+    assert isinstance(executor, OverlappingToy)
+    assert executor.seen == [(max(3 * step - 3, 0), 3 * step) for step in range(8)]
+
+
+def test_news_come_in_order_around_cancels_failures_and_deadlines() -> None:
+    driver = Driver(overlaps=True)
+    driver.submit("cancelled", [0, 1], 20)
+    driver.submit("late", [1, 1], 20, deadline=driver.now + 5)
+    driver.submit("right", [2, 1])
+    driver.turn(3)
+    driver.core.cancel("cancelled")
+    driver.turn()
+    driver.now += 10
+    driver.turn()
+    driver.faults.append(RuntimeError("broken"))
+    driver.submit("fails", [3, 1])
+    driver.finish()
+    driver.turn()
+    assert driver.is_right("right", [2, 1])
+    for name, count in (("cancelled", 3), ("late", 4), ("fails", 0)):
+        reasons = [update.finish_reason for update in driver.updates if update.seq_id == name]
+        assert reasons == [None] * count + [driver.last(name).finish_reason]
+        assert reasons[-1] in ("cancelled", "error")
 
 
 def test_orders_to_a_loop_that_has_ended_do_not_hang() -> None:
