@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-import numpy
 import psutil
 import torch
 
 from sagellm_core.backends.base import Backend, BackendConfig
 from sagellm_core.layers.attention import PagedAttention
 from sagellm_core.layers.cpu import TYPES, CpuPagedAttention, FusedDecoder, PackedLinear, fuse, kernels
+from sagellm_core.layers.cpu.memory import zero_pages
 from sagellm_core.layers.linear import Linear, LinearOp
 from sagellm_core.models.base import CausalLM
 from sagellm_core.models.config import ModelConfig
@@ -71,7 +71,7 @@ class CPUBackend(Backend):
         size = dtype.itemsize
         for side in shape:
             size *= side
-        return torch.from_numpy(numpy.zeros(size, dtype=numpy.uint8)).view(dtype).view(shape)
+        return zero_pages(size).view(dtype).view(shape)
 
     def prepare_thread(self, model: ModelConfig, num_threads: int | None) -> None:
         """The cores we may use; torch gets one for small models, where waking a second costs more than it computes."""

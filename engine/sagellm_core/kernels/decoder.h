@@ -21,7 +21,23 @@ struct Shape {
     const float* cos;  // (positions, dim): x * cos + roll(x, dim / 2) * sin
     const float* sin;
     const float* norm;  // (hidden,), null: hidden states leave as they are (a stage before the last)
+    Matrix embed;       // data null: the step brings hidden states
 };
+
+static inline void read_row(const void* from, int type, long index, long count, float* to) {
+    for (long i = 0; i < count; i += LANES) {
+        V value = type == F32 ? load(static_cast<const float*>(from) + index + i, count - i)
+                              : widen(static_cast<const uint16_t*>(from) + index + i, count - i);
+        store(to + i, value, count - i);
+    }
+}
+
+static inline void write_row(void* to, int type, long index, const float* from, long count) {
+    for (long i = 0; i < count; i += LANES) {
+        if (type == F32) store(static_cast<float*>(to) + index + i, load(from + i, count - i), count - i);
+        else store(static_cast<uint16_t*>(to) + index + i, load(from + i, count - i), count - i);
+    }
+}
 
 static inline void rms_norm(const float* from, const float* weight, long count, float eps, float* to) {
     V squares = {};
@@ -97,29 +113,22 @@ class Decoder {
   public:
     Decoder(const Shape& shape, const Layer* layers) : shape_(shape), layers_(layers, layers + shape.layers) {}
 
-    // `hidden` (tokens, hidden) float32 holds the embedded tokens, and afterwards the step's hidden states.
-    void forward(const Step& step, float* hidden, void* const* caches) {
-        const Layer& first = layers_[0];
-        const long tokens = step.tokens;
-        const size_t queries = shape_.heads * shape_.dim;
-        arena_.reset(tokens * (first.qkv.outputs + queries + shape_.inner) * 4 + rows_bytes(first.qkv, tokens) +
-                     rows_bytes(first.output, tokens) + rows_bytes(first.down, tokens) + 4096);
-        Buffers b;
-        b.hidden = hidden;
-        b.qkv = reinterpret_cast<float*>(arena_.take(tokens * first.qkv.outputs * 4));
-        b.attended = reinterpret_cast<float*>(arena_.take(tokens * queries * 4));
-        b.inner = reinterpret_cast<float*>(arena_.take(tokens * shape_.inner * 4));
-        b.normed_rows = rows_in(arena_, first.qkv, tokens);
-        b.attended_rows = rows_in(arena_, first.output, tokens);
-        b.inner_rows = rows_in(arena_, first.down, tokens);
-        b.items = items_of(step, heads_of(first));
-        Pool::the().run(shape_.threads, STAGES * shape_.layers + 1, [&](Team& team) {
+    // `inputs`: token ids (tokens,), or hidden states (tokens, hidden) of `cache_type` where there is no embedding.
+    // `out` (tokens, hidden) of `cache_type`.
+    void forward(const Step& step, const void* inputs, void* out, void* const* caches) {
+        Buffers b = buffers(step);
+        Pool::the().run(shape_.threads, STAGES * shape_.layers + 2, [&](Team& team) {
+            each_row(team, step.tokens, [&](long row) {
+                float* to = b.hidden + row * shape_.hidden;
+                if (shape_.embed.data) unpack_row(shape_.embed, static_cast<const int64_t*>(inputs)[row], to);
+                else read_row(inputs, shape_.cache_type, row * shape_.hidden, shape_.hidden, to);
+            });
             for (size_t i = 0; i < layers_.size(); i++) layer(team, layers_[i], step, b, caches[i]);
-            if (shape_.norm)
-                each_row(team, tokens, [&](long row) {
-                    float* at = hidden + row * shape_.hidden;
-                    rms_norm(at, shape_.norm, shape_.hidden, shape_.eps, at);
-                });
+            each_row(team, step.tokens, [&](long row) {
+                float* from = b.hidden + row * shape_.hidden;
+                if (shape_.norm) rms_norm(from, shape_.norm, shape_.hidden, shape_.eps, from);
+                write_row(out, shape_.cache_type, row * shape_.hidden, from, shape_.hidden);
+            });
         });
     }
 
@@ -129,6 +138,23 @@ class Decoder {
         Rows normed_rows, attended_rows, inner_rows;
         std::vector<Item> items;
     };
+
+    Buffers buffers(const Step& step) {
+        const Layer& first = layers_[0];
+        const long tokens = step.tokens, queries = shape_.heads * shape_.dim;
+        const long floats = shape_.hidden + first.qkv.outputs + queries + shape_.inner;
+        arena_.reset(tokens * floats * 4 + rows_bytes(first.qkv, tokens) + rows_bytes(first.output, tokens) +
+                     rows_bytes(first.down, tokens) + 4096);
+        const auto take = [&](long width) { return reinterpret_cast<float*>(arena_.take(tokens * width * 4)); };
+        Buffers b;
+        b.hidden = take(shape_.hidden), b.qkv = take(first.qkv.outputs);
+        b.attended = take(queries), b.inner = take(shape_.inner);
+        b.normed_rows = rows_in(arena_, first.qkv, tokens);
+        b.attended_rows = rows_in(arena_, first.output, tokens);
+        b.inner_rows = rows_in(arena_, first.down, tokens);
+        b.items = items_of(step, heads_of(first), shape_.threads);
+        return b;
+    }
 
     Heads heads_of(const Layer& layer) const {
         return {shape_.heads, shape_.kv_heads, shape_.dim, layer.window, shape_.scale, shape_.cache_type};

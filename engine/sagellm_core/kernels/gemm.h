@@ -17,6 +17,7 @@ static inline VI spread_unit(const char* from) { return VI{} + fetch<int32_t>(fr
 
 struct DotF32 {
     typedef V Sum;
+    static constexpr long WIDTH = 1;  // inputs in a unit of 32 bits
     static constexpr long STEP = 128;
     static V step(V sum, VI weights, VI x) { return V(weights) * V(x) + sum; }
     static VI second(const char* weights, VI) { return fetch<VI>(weights + 64); }
@@ -24,6 +25,7 @@ struct DotF32 {
 };
 
 struct DotBF16 : DotF32 {
+    static constexpr long WIDTH = 2;
     static V step(V sum, VI weights, VI x) {
 #if defined(__AVX512BF16__)
         return V(_mm512_dpbf16_ps(__m512(sum), (__m512bh)(weights), (__m512bh)(x)));

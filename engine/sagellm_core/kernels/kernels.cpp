@@ -12,17 +12,6 @@ V read(const void* from, int type, long index, long count) {
     return widen(static_cast<const uint16_t*>(from) + index, count);
 }
 
-void write(void* to, int type, long index, const float* from, long count) {
-    for (long i = 0; i < count; i += LANES) {
-        if (type == F32) store(static_cast<float*>(to) + index + i, load(from + i, count - i), count - i);
-        else store(static_cast<uint16_t*>(to) + index + i, load(from + i, count - i), count - i);
-    }
-}
-
-void read_row(const void* from, int type, long index, long count, float* to) {
-    for (long i = 0; i < count; i += LANES) store(to + i, read(from, type, index + i, count - i), count - i);
-}
-
 template <class Body> int guarded(Body&& body) {
     try {
         body();
@@ -94,7 +83,7 @@ int sage_linear(const Matrix* m, const void* x, int x_type, int64_t x_stride, in
             });
             multiply(team, *m, taken, rows, [&](long row, long height, long column, long width, const float* tile) {
                 for (long r = 0; r < height; r++)
-                    write(out, out_type, (row + r) * m->outputs + column, tile + r * PANEL, width);
+                    write_row(out, out_type, (row + r) * m->outputs + column, tile + r * PANEL, width);
             });
         });
     });
@@ -105,7 +94,7 @@ int sage_attend(const Step* step, const Heads* heads, const void* query, const v
                 int type, void* cache_data, int threads) {
     return guarded([&] {
         const Cache cache(cache_data, *step, *heads);
-        const std::vector<Item> items = items_of(*step, *heads);
+        const std::vector<Item> items = items_of(*step, *heads, threads);
         const long dim = heads->dim, width = heads->kv_heads * dim;
         Pool::the().run(threads, 2, [&](Team& team) {
             team.share(step->tokens, std::max(1L, long(step->tokens) / (team.size * 4)), [&](long from, long to) {
@@ -124,7 +113,7 @@ int sage_attend(const Step* step, const Heads* heads, const void* query, const v
                         store(to + i, read(query, type, (row * heads->heads + head) * dim + i, dim - i) * heads->scale);
                 },
                 [&](long row, long head, const float* from) {
-                    write(out, type, (row * heads->heads + head) * dim, from, dim);
+                    write_row(out, type, (row * heads->heads + head) * dim, from, dim);
                 });
         });
     });
@@ -134,8 +123,8 @@ void* sage_decoder_new(const Shape* shape, const Layer* layers) { return new (st
 
 void sage_decoder_free(void* decoder) { delete static_cast<Decoder*>(decoder); }
 
-int sage_decoder_forward(void* decoder, const Step* step, float* hidden, void* const* caches) {
-    return guarded([&] { static_cast<Decoder*>(decoder)->forward(*step, hidden, caches); });
+int sage_decoder_forward(void* decoder, const Step* step, const void* inputs, void* out, void* const* caches) {
+    return guarded([&] { static_cast<Decoder*>(decoder)->forward(*step, inputs, out, caches); });
 }
 
 }  // extern "C"

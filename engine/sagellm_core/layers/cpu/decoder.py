@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sagellm_core.layers.attention import PagedAttention
 from sagellm_core.layers.cpu.attention import StepArrays
-from sagellm_core.layers.cpu.library import TYPES, Layer, Shape, Type, check
+from sagellm_core.layers.cpu.library import TYPES, Layer, Matrix, Shape, Type, check
 from sagellm_core.layers.cpu.linear import PackedLinear
 from sagellm_core.layers.linear import Linear
 from sagellm_core.models.base import CausalLM
@@ -45,25 +45,22 @@ class FusedDecoder:
         self, inputs: Tensor, positions: Tensor, caches: list[Tensor], attention: PagedAttention, meta: StepArrays
     ) -> Tensor:
         """Hidden states (tokens, hidden) in the model's type; float32 inside. `positions` are those of `meta`."""
-        x = self._embedded(inputs)
+        if not isinstance(self._model.embed, PackedEmbedding):
+            inputs = self._model.embedded(inputs, positions)
+        out = torch.empty((inputs.shape[0], self.config.hidden_size), dtype=self.dtype)
         if self._caches[0] is not caches:
             self._caches = (caches, (c_void_p * len(caches))(*(cache.data_ptr() for cache in caches)))
         meta.step.num_blocks = caches[0].shape[1]
-        check(self._library.sage_decoder_forward(self._handle, byref(meta.step), x.data_ptr(), self._caches[1]))
-        return x if self.dtype is torch.float32 else x.to(self.dtype)
+        status = self._library.sage_decoder_forward(
+            self._handle, byref(meta.step), inputs.data_ptr(), out.data_ptr(), self._caches[1]
+        )
+        check(status)
+        return out
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (rows, vocabulary), float32."""
         head = self._model.head
         return head.product(hidden, torch.float32) if isinstance(head, PackedLinear) else self._model.logits(hidden)
-
-    def _embedded(self, inputs: Tensor) -> Tensor:
-        """A float32 tensor that the step may write into."""
-        embed = self._model.embed
-        if isinstance(embed, PackedEmbedding):
-            return embed.head.rows(inputs)
-        x = inputs if embed is None else embed(inputs)
-        return x.float() if x.dtype is not torch.float32 else x.clone() if x is inputs else x
 
     def _float(self, weight: Tensor) -> int:
         kept = weight.float().contiguous()
@@ -100,6 +97,7 @@ class FusedDecoder:
             cos,
             sin,
             None if model.norm is None else self._float(model.norm.weight),
+            model.embed.head.matrix if isinstance(model.embed, PackedEmbedding) else Matrix(),
         )
 
 

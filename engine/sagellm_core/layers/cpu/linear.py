@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from ctypes import CDLL, byref
 
 import torch
 from torch import Tensor
 
 from sagellm_core.layers.cpu.library import TYPES, Matrix, Type, check
+from sagellm_core.layers.cpu.memory import zero_pages
 
 _PANEL = 32
+_LARGE = 1 << 18
 
 
 class PackedLinear:
@@ -31,7 +34,9 @@ class PackedLinear:
         source = weight.contiguous()
         size = library.sage_matrix_bytes(byref(self.matrix))
         own = in_place and source is weight and size == weight.nbytes and weight.shape[0] % _PANEL == 0
-        self.memory = source if own and TYPES[weight.dtype] == kind else torch.empty(size, dtype=torch.uint8)
+        self.memory = source if own and TYPES[weight.dtype] == kind else zero_pages(size)
+        self._last: weakref.ref[Tensor] | None = None
+        self._buffer = torch.empty(0)
         self.matrix.data = self.memory.data_ptr()
         check(library.sage_pack(byref(self.matrix), source.data_ptr(), TYPES[weight.dtype], threads))
 
@@ -43,7 +48,7 @@ class PackedLinear:
         """The same in another type than that of `x`."""
         if x.stride(-1) != 1:
             x = x.contiguous()
-        out = torch.empty((x.shape[0], self.matrix.outputs), dtype=dtype)
+        out = self._result(x.shape[0], dtype)
         status = self.library.sage_linear(
             byref(self.matrix),
             x.data_ptr(),
@@ -56,6 +61,17 @@ class PackedLinear:
         )
         check(status)
         return out
+
+    def _result(self, rows: int, dtype: torch.dtype) -> Tensor:
+        """Where a result goes. A large one is written over the last one once nobody has that: new pages cost more."""
+        count = rows * int(self.matrix.outputs)
+        if count * dtype.itemsize < _LARGE:
+            return torch.empty((rows, self.matrix.outputs), dtype=dtype)
+        if self._buffer.dtype is not dtype or self._buffer.numel() < count or (self._last and self._last() is not None):
+            self._buffer = torch.empty(count, dtype=dtype)
+        result = self._buffer[:count].view(rows, -1)
+        self._last = weakref.ref(result)
+        return result
 
     def rows(self, ids: Tensor) -> Tensor:
         """The rows `ids` (int64) of the weight, float32: an embedding."""
