@@ -13,6 +13,7 @@ threads. Importing this module does not import torch.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from time import monotonic
@@ -27,7 +28,7 @@ from sagellm_core.engine_core.messages import CoreStats, Update
 from sagellm_core.errors import EngineError, invalid
 from sagellm_core.intake import encode, new_request, submission, take_in, take_in_text
 from sagellm_core.models.bundle import ModelBundle, open_bundle
-from sagellm_core.request_state import News, RequestState
+from sagellm_core.request_state import Hear, News, RequestState
 from sagellm_core.text.tokenizer import Tokenizer
 from sagellm_core.text.tools import ToolFormat
 from sagellm_protocol.errors import ErrorCode
@@ -35,6 +36,8 @@ from sagellm_protocol.messages import Request, Response, StreamEvent
 from sagellm_protocol.sampling import SamplingParams
 
 __all__ = ["LLMEngine"]
+
+_LOG = logging.getLogger("sagellm_core")
 
 
 class LLMEngine:
@@ -131,6 +134,9 @@ class LLMEngine:
         return self._core
 
     def _new_core(self, bundle: ModelBundle) -> RequestLoop:
+        config = self.config
+        if config.decode_nodes + config.hybrid_nodes:
+            raise invalid("an engine of several nodes is a DistributedRuntime, not an LLMEngine", "decode_nodes")
         return new_core(bundle, self._deliver)
 
     # -- requests -----------------------------------------------------------------------------------------------
@@ -169,11 +175,17 @@ class LLMEngine:
                 for each in news:
                     yield state.event(each)
 
-    async def steps(self, request: Request) -> AsyncGenerator[list[News], None]:
-        """What `stream` gives, all that a step brought at a time and deltas as plain data: for many streams."""
-        async with aclosing(self._news(await self._submit(request))) as steps:
-            async for news in steps:
-                yield news
+    async def listen(self, request: Request, hear: Hear) -> Callable[[], None]:
+        """`stream` without a task of its own, for who serves many: `hear` is called with what each step brought.
+
+        It is called on the event loop, with the start event at once, and with an end event last; it must not wait.
+        Returns a function that cancels what has not ended; then `hear` is not called any more. Raises EngineError when
+        the request is refused.
+        """
+        state = await self._submit(request)
+        state.hear = hear
+        hear([state.start_event()])
+        return lambda: self._release(state)
 
     async def complete(self, request: Request) -> Response:
         """The whole answer to a protocol request. Raises EngineError when it cannot be given.
@@ -276,11 +288,16 @@ class LLMEngine:
         try:
             yield bundle.tokenizer
         finally:
-            del self._requests[state.request.request_id]
-            if not self._requests:
-                self._quiet.set()
-            if not state.done:
-                core.cancel(state.request.request_id)
+            self._release(state)
+
+    def _release(self, state: RequestState) -> None:
+        """Forget a request; cancel it where it has not ended. Safe to call twice."""
+        if self._requests.pop(state.request.request_id, None) is None:
+            return
+        if not self._requests:
+            self._quiet.set()
+        if not state.done and self._core is not None:
+            self._core.cancel(state.request.request_id)
 
     def _deliver(self, updates: list[Update]) -> None:
         """On the step thread: hand a step's news to the event loop."""
@@ -289,10 +306,32 @@ class LLMEngine:
             self._loop.call_soon_threadsafe(self._dispatch, updates)
 
     def _dispatch(self, updates: list[Update]) -> None:
+        heard: dict[str, list[Update]] = {}
         for update in updates:
             state = self._requests.get(update.seq_id)
-            if state is not None:
+            if state is None:
+                continue
+            if state.hear is None:
                 state.updates.put(update)
+            else:
+                heard.setdefault(update.seq_id, []).append(update)
+        for request_id, own in heard.items():
+            self._tell(self._requests[request_id], own)
+
+    def _tell(self, state: RequestState, updates: list[Update]) -> None:
+        """Give a listener its news."""
+        bundle = self._bundle
+        assert bundle is not None
+        assert state.hear is not None
+        try:
+            news = state.news(updates, bundle.tokenizer, self.stats)
+            if state.done:
+                self._release(state)
+            if news:
+                state.hear(news)
+        except Exception:  # one listener's fault must not reach the requests of others
+            _LOG.exception("a listener of request %s failed", state.request.request_id)
+            self._release(state)
 
     # -- text ---------------------------------------------------------------------------------------------------
 

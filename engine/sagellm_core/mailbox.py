@@ -9,12 +9,16 @@ _T = TypeVar("_T")
 
 
 class Mailbox(Generic[_T]):
-    """Cheaper than a queue where several items come between two looks: the reader is woken once for all of them."""
+    """Cheaper than a queue where several items come between two looks: the reader is woken once for all of them.
 
-    __slots__ = ("_items", "_reader")
+    Made on the event loop that it is used on.
+    """
+
+    __slots__ = ("_items", "_loop", "_reader")
 
     def __init__(self) -> None:
         self._items: list[_T] = []
+        self._loop = asyncio.get_running_loop()
         self._reader: asyncio.Future[None] | None = None
 
     def put(self, item: _T) -> None:
@@ -29,7 +33,7 @@ class Mailbox(Generic[_T]):
     async def take(self) -> list[_T]:
         """All items, at least one, in their order."""
         while not self._items:
-            self._reader = asyncio.get_running_loop().create_future()
+            self._reader = self._loop.create_future()
             await self._reader
         items, self._items = self._items, []
         return items

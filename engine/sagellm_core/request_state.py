@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -57,6 +57,7 @@ class Delta:
 
 
 News = StreamEvent | Delta
+Hear = Callable[[list[News]], None]
 
 
 class RequestState:
@@ -74,6 +75,7 @@ class RequestState:
         self.params = params
         self.queued_at = queued_at
         self.updates: Mailbox[Update] = Mailbox()
+        self.hear: Hear | None = None
         self.vector: list[float] | None = None
         self._engine_id = engine_id
         self._answers = [_Answer() for _ in range(num_answers(params))]

@@ -99,7 +99,7 @@ class TextRoutes:
         requests = [self._service.addressed(each) for each in requests]
         answer = await self._shape(body, requests)
         if body.stream:
-            return await EventStream.open(self._service.batches(requests), Chunks(answer))
+            return await EventStream.open(self._service.listen, requests, Chunks(answer))
         responses = await _unless_gone(request, self._service.answers(requests))
         if responses is None:
             return Response(status_code=CLOSED_BY_CLIENT)

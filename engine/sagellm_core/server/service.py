@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
 
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.errors import EngineError
-from sagellm_core.llm_engine import LLMEngine
-from sagellm_core.mailbox import Mailbox
+from sagellm_core.factory import new_engine
 from sagellm_core.models.locate import BUILTIN_NAMES, DEFAULT_MODEL
-from sagellm_core.request_state import News
-from sagellm_core.server.chunks import Numbered
+from sagellm_core.request_state import Hear, News
 from sagellm_core.server.health import Pulse
 from sagellm_core.server.metrics import ServerMetrics
 from sagellm_core.server.retry import DrainRate
@@ -29,7 +26,7 @@ class EngineService:
 
     def __init__(self, config: LLMEngineConfig) -> None:
         self.config = config
-        self.engine = LLMEngine(config)
+        self.engine = new_engine(config)
         self.metrics = ServerMetrics(self.engine, self.model_id)
         self.pulse = Pulse(self.engine)
         self.drain = DrainRate()
@@ -76,26 +73,36 @@ class EngineService:
             return 200, {"status": "ok", "model": self.model_id}
         return status, {"status": "unhealthy", "reason": reason, "model": self.model_id}
 
-    async def steps(self, request: Request) -> AsyncGenerator[list[News], None]:
-        """One request's news, step by step, counted however it ends."""
+    async def listen(self, request: Request, hear: Hear) -> Callable[[], None]:
+        """As the engine's `listen`; the request is counted however it ends."""
         self.refuse_while_loading()
-        end: StreamEvent | None = None
-        started = False
-        try:
-            async with aclosing(self.engine.steps(request)) as steps:
-                async for news in steps:
-                    started = True
-                    last = news[-1]
-                    if isinstance(last, StreamEvent) and last.event == "end":
-                        end = last
-                    yield news
-        finally:
-            if end is not None and end.finish_reason is not None:
-                self.metrics.finished(end.finish_reason, end.metrics, len(end.output_tokens))
-            else:
-                self.metrics.finished("cancelled" if started else "error", None, 0)
-            if started:
+        counted = False
+
+        def count(reason: str, end: StreamEvent | None = None) -> None:
+            nonlocal counted
+            if not counted:
+                counted = True
+                tokens = 0 if end is None else len(end.output_tokens)
+                self.metrics.finished(reason, None if end is None else end.metrics, tokens)
                 self.drain.departed()
+
+        def heard(news: list[News]) -> None:
+            last = news[-1]
+            if isinstance(last, StreamEvent) and last.event == "end":
+                count(last.finish_reason or "error", last)
+            hear(news)
+
+        try:
+            leave = await self.engine.listen(request, heard)
+        except BaseException:
+            self.metrics.finished("error", None, 0)
+            raise
+
+        def left() -> None:
+            leave()
+            count("cancelled")
+
+        return left
 
     async def answers(self, requests: Sequence[Request]) -> list[Response]:
         """The answers to all prompts of one HTTP request, side by side.
@@ -110,33 +117,6 @@ class EngineService:
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
         return [task.result() for task in tasks]
-
-    async def batches(self, requests: Sequence[Request]) -> AsyncGenerator[Sequence[Numbered], None]:
-        """News of all prompts as they come, each with its prompt's number; what is there together comes together.
-
-        Raises EngineError when one is refused.
-        """
-        if len(requests) == 1:
-            async with aclosing(self.steps(requests[0])) as steps:
-                async for news in steps:
-                    yield ((0, news),)
-            return
-        box: Mailbox[tuple[int, list[News] | BaseException]] = Mailbox()
-        tasks = [asyncio.create_task(self._pump(number, request, box)) for number, request in enumerate(requests)]
-        still_open = len(tasks)
-        try:
-            while still_open:
-                batch: list[Numbered] = []
-                for number, item in await box.take():
-                    if isinstance(item, BaseException):
-                        raise item
-                    still_open -= isinstance(item[-1], StreamEvent) and item[-1].event == "end"
-                    batch.append((number, item))
-                yield batch
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     def addressed(self, request: Request) -> Request:
         """The request with the LoRA adapter that its model names, if it does."""
@@ -170,14 +150,6 @@ class EngineService:
             text = request.prompt if isinstance(request.prompt, str) else self.engine.detokenize(ids)
             found.append(Echo(text, self.engine.detokenize(ids[:1]) if ids else ""))
         return found
-
-    async def _pump(self, number: int, request: Request, box: Mailbox[tuple[int, list[News] | BaseException]]) -> None:
-        try:
-            async with aclosing(self.steps(request)) as steps:
-                async for news in steps:
-                    box.put((number, news))
-        except Exception as error:  # whatever it is, the reader of the box must not wait for ever
-            box.put((number, error))
 
     async def _answer(self, request: Request) -> Response:
         self.refuse_while_loading()

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from sagellm_core.errors import EngineError
+from sagellm_core.request_state import Hear, News
 from sagellm_core.server.chunks import Chunks, Numbered
+from sagellm_core.server.writer import BodyWriter
+from sagellm_protocol.messages import Request, StreamEvent
 
 SLOW_SECONDS = 60.0
 """How long a client may leave what was sent unread; then its requests are over."""
 
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
-Batches = AsyncGenerator[Sequence[Numbered], None]
+Listen = Callable[[Request, Hear], Awaitable[Callable[[], None]]]
 
 
 async def disconnected(receive: Receive) -> None:
@@ -27,71 +29,111 @@ async def disconnected(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """A streamed answer: one write for all that a step of the engine brought.
+    """A streamed answer to one or more prompts: one write for all that a step of the engine brought.
 
-    A failure on the way is an `{"error": …}` event, and then no `[DONE]`.
+    A failure on the way is an `{"error": …}` event, and then no `[DONE]`. Nothing runs between the steps: the engine
+    tells what is new, and that is written there and then.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(
-        self, batches: Batches, first: Sequence[Numbered], chunks: Chunks, slow_seconds: float = SLOW_SECONDS
-    ) -> None:
+    def __init__(self, chunks: Chunks, prompts: int, slow_seconds: float = SLOW_SECONDS) -> None:
         super().__init__(headers=_HEADERS)
         del self.headers["content-length"]
-        self._batches = batches
-        self._first = first
         self._chunks = chunks
+        self._left = prompts
+        self._several = prompts > 1
         self._slow_seconds = slow_seconds
-        self._sending_since: float | None = None
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._held: list[Numbered] = []
+        self._writer: BodyWriter | None = None
+        self._leaves: list[Callable[[], None]] = []
 
     @classmethod
-    async def open(cls, batches: Batches, chunks: Chunks, slow_seconds: float = SLOW_SECONDS) -> EventStream:
-        """Wait for the first events, so that a refusal is still an HTTP status. Raises EngineError."""
-        return cls(batches, await anext(batches), chunks, slow_seconds)
+    async def open(
+        cls, listen: Listen, requests: Sequence[Request], chunks: Chunks, slow_seconds: float = SLOW_SECONDS
+    ) -> EventStream:
+        """Hand the requests in, so that a refusal is still an HTTP status. Raises EngineError; then none goes on."""
+        stream = cls(chunks, len(requests), slow_seconds)
+        try:
+            for number, request in enumerate(requests):
+                stream._leaves.append(await listen(request, stream._ear(number)))
+        except BaseException:
+            stream._leave()
+            raise
+        return stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the end, until the client is gone, or until it reads no more; then the requests are over too."""
-        sending = asyncio.create_task(self._send(send))
         gone = asyncio.create_task(disconnected(receive))
+        ending = asyncio.create_task(self._ending(send))
         try:
             done: set[asyncio.Task[None]] = set()
             while not done and not self._unread:
                 done, _ = await asyncio.wait(
-                    (sending, gone), timeout=self._slow_seconds / 4, return_when=asyncio.FIRST_COMPLETED
+                    (gone, ending), timeout=self._slow_seconds / 4, return_when=asyncio.FIRST_COMPLETED
                 )
-            if sending.done():
-                sending.result()
+            if ending.done():
+                ending.result()
         finally:
-            gone.cancel()
-            sending.cancel()
-            await asyncio.gather(sending, gone, return_exceptions=True)
-            await self._batches.aclose()
+            self._leave()
+            for task in (gone, ending):
+                task.cancel()
+            await asyncio.gather(gone, ending, return_exceptions=True)
+
+    async def _ending(self, send: Send) -> None:
+        """Begin the answer, wait until the engine has told everything, close it."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        self._writer = writer = BodyWriter(send)
+        self._flush()
+        await self._over
+        if not self._chunks.failed:
+            writer.write(self._chunks.last())
+        await writer.drained()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _ear(self, number: int) -> Hear:
+        """What hears the news of one prompt."""
+
+        def hear(news: list[News]) -> None:
+            if self._several and self._writer is not None and not self._held:
+                self._loop.call_soon(self._flush)  # the others hear of the same step before that
+            self._held.append((number, news))
+            if not self._several or self._writer is None:
+                self._flush()
+
+        return hear
+
+    def _flush(self) -> None:
+        """Write what is held, once the answer has begun."""
+        if self._writer is None or self._over.done() or not self._held:
+            return
+        batch, self._held = self._held, []
+        try:
+            data = self._chunks.of(batch)
+            if data:
+                self._writer.write(data)
+        except Exception as error:  # the answer breaks off with it, and the engine goes on undisturbed
+            self._over.set_exception(error)
+            return
+        for _, news in batch:
+            last = news[-1]
+            self._left -= isinstance(last, StreamEvent) and last.event == "end"
+        if self._left == 0 or self._chunks.failed:
+            self._over.set_result(None)
 
     @property
     def _unread(self) -> bool:
         """Whether the client has left what was sent unread for too long."""
-        since = self._sending_since
+        since = None if self._writer is None else self._writer.waiting_since
         return since is not None and monotonic() - since > self._slow_seconds
 
-    async def _send(self, send: Send) -> None:
-        chunks = self._chunks
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        try:
-            await self._write(send, chunks.of(self._first))
-            async for batch in self._batches:
-                await self._write(send, chunks.of(batch))
-                if chunks.failed:
-                    break
-        except EngineError as error:
-            await self._write(send, chunks.failure(error))
-        if not chunks.failed:
-            await self._write(send, chunks.last())
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _write(self, send: Send, data: bytes) -> None:
-        if not data:
-            return
-        self._sending_since = monotonic()
-        await send({"type": "http.response.body", "body": data, "more_body": True})
-        self._sending_since = None
+    def _leave(self) -> None:
+        """Cancel what has not ended, and write no more."""
+        if not self._over.done():
+            self._over.set_result(None)
+        if self._writer is not None:
+            self._writer.abandon()
+        for leave in self._leaves:
+            leave()
