@@ -14,6 +14,7 @@ from sagellm_core.text.tokenizer import Tokenizer
 _CONTEXT = 5
 _LONGEST_CHARACTER = 8
 _LONGEST_WINDOW = 16
+_LONGEST_SILENCE = 64
 _INCOMPLETE = "\ufffd"
 
 
@@ -50,13 +51,17 @@ class Detokenizer:
     def _tail(self, ids: Sequence[int]) -> tuple[list[int], str]:
         """The last few tokens and their text, cut between characters: bytes after half a one would decode to nothing.
 
-        Where every cut leaves broken text (the tokens themselves are broken), the longest one.
+        Where every cut leaves broken text (the tokens themselves are broken), the longest one. Tokens without any text
+        (special ones) do not count: after them alone, a word would pass for the first, and lose its space.
         """
         for size in range(_CONTEXT, _CONTEXT + _LONGEST_CHARACTER):
             tail = list(ids[-size:])
             text = self._decode(tail)
-            if _INCOMPLETE not in text:
-                break
+            if text and _INCOMPLETE not in text:
+                return tail, text
+        if not text:
+            tail = list(ids[-_LONGEST_SILENCE:])
+            text = self._decode(tail)
         return tail, text
 
     def _decode(self, ids: list[int]) -> str:

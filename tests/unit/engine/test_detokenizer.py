@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
+from tests.helpers.tiny_models import TEXTS
 
 from sagellm_core.text.detokenizer import Detokenizer
 from sagellm_core.text.output import OutputText
@@ -17,7 +19,9 @@ from sagellm_core.text.tokenizer import Tokenizer
 from sagellm_protocol.sampling import SamplingParams
 
 pytestmark = pytest.mark.spec("E3")
-QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
+)
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +89,78 @@ def test_sentencepiece_spaces_and_bytes(text: str, cut: int, llama2: Tokenizer) 
     if "\ufffd" in before:
         return
     assert before + "".join(chunks_of(llama2, rest, prompt)) == llama2.decode(ids)
+
+
+KINDS = ["bytes", *(f"{kind} {scheme}" for kind in ("unigram", "bpe") for scheme in ("always", "first", "never"))]
+
+
+@pytest.fixture(scope="session")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> dict[str, Tokenizer]:
+    """Of the kinds that models have: byte-level BPE, and SentencePiece's two with each way to mark the first word."""
+    made = {"bytes": tokenizer}
+    for kind in KINDS[1:]:
+        folder = tmp_path_factory.mktemp("tokenizer")
+        (folder / "tokenizer.json").write_text(sentencepiece(*kind.split()))
+        made[kind] = Tokenizer(folder)
+    return made
+
+
+def sentencepiece(kind: str, scheme: str) -> str:
+    """A trained tokenizer.json; the BPE one knows few letters, and spells the others in bytes."""
+    from tokenizers import Tokenizer as Library
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    special = ["<s>", "</s>", "<unk>"]
+    trainer: trainers.UnigramTrainer | trainers.BpeTrainer
+    marks = decoders.Metaspace(prepend_scheme=scheme)
+    if kind == "unigram":
+        library = Library(models.Unigram())
+        trainer = trainers.UnigramTrainer(
+            vocab_size=200, special_tokens=special, unk_token="<unk>", show_progress=False
+        )
+        library.decoder = marks
+    else:
+        library = Library(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+        every_byte = [f"<0x{byte:02X}>" for byte in range(256)]
+        trainer = trainers.BpeTrainer(
+            vocab_size=400, special_tokens=special + every_byte, limit_alphabet=30, show_progress=False
+        )
+        library.decoder = decoders.Sequence([marks, decoders.ByteFallback(), decoders.Fuse()])
+    library.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    library.train_from_iterator(TEXTS, trainer)
+    whole = json.loads(library.to_str())
+    whole["added_tokens"] = whole["added_tokens"][: len(special)]  # bytes are tokens like others
+    return json.dumps(whole)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@EVERY_KIND
+@given(
+    first=st.text("ab é你😀 ,世Tq", max_size=20), second=st.text("ab é你😀 ,世Tq", max_size=20), gap=st.integers(0, 9)
+)
+def test_the_text_of_all_tokens_in_every_kind(
+    kind: str, first: str, second: str, gap: int, tokenizers: dict[str, Tokenizer]
+) -> None:
+    """Prompt and answer read as decoded in one go, with however many special tokens between them."""
+    tokenizer = tokenizers[kind]
+    prompt = tokenizer.encode(first) + [1] * gap
+    answer = tokenizer.encode(second)
+    whole, before = tokenizer.decode(prompt + answer), tokenizer.decode(prompt)
+    assume("\ufffd" not in whole and whole.startswith(before))
+    assert before + "".join(chunks_of(tokenizer, answer, prompt)) == whole
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@EVERY_KIND
+@given(data=st.data())
+def test_any_tokens_in_every_kind(kind: str, data: st.DataObject, tokenizers: dict[str, Tokenizer]) -> None:
+    """Tokens that no text has, too."""
+    tokenizer = tokenizers[kind]
+    ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=25))
+    cut = data.draw(st.integers(0, len(ids)))
+    whole, before = tokenizer.decode(ids), tokenizer.decode(ids[:cut])
+    assume("\ufffd" not in whole and whole.startswith(before))
+    assert before + "".join(chunks_of(tokenizer, ids[cut:], ids[:cut])) == whole
 
 
 def test_a_character_appears_with_its_last_byte(tokenizer: Tokenizer) -> None:
