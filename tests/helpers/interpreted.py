@@ -54,6 +54,9 @@ class InterpretedBackend(CUDABackend):
             fused.tiles = dict.fromkeys(("qkv", "output", "gate_up", "down", "head"), GemvTiles(256, 1024))
         return fused
 
+    def timer(self) -> None:
+        """Nothing is measured."""
+
     def recorder(self) -> Recorder:
         self.replays.clear()
 

@@ -15,6 +15,7 @@ from sagellm_core.models.config import ModelConfig
 if TYPE_CHECKING:
     from sagellm_core.layers.attention import PagedAttention
     from sagellm_core.layers.cuda.graphs import Recorder
+    from sagellm_core.layers.cuda.measure import Timer
     from sagellm_core.layers.linear import LinearOp
     from sagellm_core.models.base import CausalLM
 
@@ -141,11 +142,20 @@ class CUDABackend(Backend):
             return None
         from sagellm_core.layers.cuda.capture import captured
 
+        recorder, timer = self.recorder(), self.timer()
         try:
-            return captured(model, attention, caches, max_batch, max_model_len, self.recorder(), self.overlaps)
+            return captured(
+                model, attention, caches, max_batch, max_model_len, recorder, overlaps=self.overlaps, timer=timer
+            )
         except RuntimeError as error:
             _log.warning("decode steps run unrecorded, which costs launches: %s", error)
             return None
+
+    def timer(self) -> Timer | None:
+        """What choices are measured with; None: nothing is measured."""
+        from sagellm_core.layers.cuda.measure import cuda_timer
+
+        return cuda_timer(self.device)
 
     def recorder(self) -> Recorder:
         from sagellm_core.layers.cuda.graphs import CudaRecorder

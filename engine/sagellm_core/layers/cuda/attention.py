@@ -37,8 +37,11 @@ class TritonPagedAttention(PagedAttention):
 
     def recorded(self, call: DecodeCall, longest: int) -> StepMetadata:
         """Metadata of decode steps whose tensors stay where they are; contexts up to `longest` tokens."""
-        splits = splits_for(call.lengths.shape[0] * self.kv_heads, longest, self.processors)
-        return StepMetadata(call.slots, call, None, True, splits)
+        return StepMetadata(call.slots, call, None, True, self.splits(call.lengths.shape[0], longest))
+
+    def splits(self, sequences: int, longest: int) -> int:
+        """Pieces that the contexts of so many decodes are cut into."""
+        return splits_for(sequences * self.kv_heads, longest, self.processors)
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, cache: Tensor, meta: StepMetadata, spec: AttentionSpec

@@ -10,7 +10,8 @@ from sagellm_core.layers.attention import PagedAttention
 from sagellm_core.layers.cuda.attention import TritonPagedAttention
 from sagellm_core.layers.cuda.fused import FusedDecoder
 from sagellm_core.layers.cuda.graphs import RecordedDecode, Recorder, StaticInputs, buckets
-from sagellm_core.layers.cuda.measure import Timer, cuda_timer, fastest
+from sagellm_core.layers.cuda.measure import Timer, fastest
+from sagellm_core.layers.cuda.tune import tune
 from sagellm_core.models.base import CausalLM
 
 _IN_TURN, _OVERLAP = "in turn", "overlapping"
@@ -24,10 +25,14 @@ def captured(
     max_batch: int,
     max_model_len: int,
     recorder: Recorder,
+    *,
     overlaps: bool,
     timer: Timer | None = None,
 ) -> RecordedDecode | None:
-    """Record every size of batch. `overlaps`: the device can start a launch before the last one has ended.
+    """Record every size of batch.
+
+    With a `timer`, tiles and overlapping launches are chosen by measurement first. `overlaps`: the device can start a
+    launch before the last one has ended.
 
     The last block of `caches` is the dummy page. None for an attention that is not ours. Raises RuntimeError when the
     model does what cannot be recorded.
@@ -39,8 +44,10 @@ def captured(
     blocks = -(-max_model_len // block_size)
     inputs = StaticInputs(sizes[-1], blocks, dummy, block_size, attention.device)
     steps = RecordedDecode(model, attention, caches, inputs, sizes, max_model_len, recorder)
-    if isinstance(model, FusedDecoder) and overlaps:
-        _choose_overlap(model, steps, timer or cuda_timer(attention.device))
+    if timer is not None and isinstance(model, FusedDecoder) and model.has_plain_matrices:
+        tune(model, recorder, timer, attention.splits(1, max_model_len))
+        if overlaps:
+            _choose_overlap(model, steps, timer)
     steps.record()
     return steps
 

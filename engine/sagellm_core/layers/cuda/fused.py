@@ -9,7 +9,7 @@ decode step of a small batch), everything is folded into five launches a layer:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,12 +27,47 @@ from sagellm_core.layers.cuda.kernels import (
 )
 from sagellm_core.layers.cuda.linear import CudaLinear
 from sagellm_core.layers.cuda.metadata import StepMetadata
-from sagellm_core.layers.linear import LinearOp
 from sagellm_core.layers.rope import StepRope
 from sagellm_core.models.base import CausalLM
-from sagellm_core.models.decoder import Decoder, DecoderLayer, Norm
+from sagellm_core.models.decoder import Decoder, Norm
 
 _SILU = ("silu", "swish")
+
+
+@dataclass(slots=True, frozen=True)
+class Product:
+    """A product of few rows with what is folded into it. `kind` is that of its matrix, one a place in a layer."""
+
+    kind: str
+    op: CudaLinear
+    norm: Norm | None = None
+    gated: bool = False
+    add: bool = False
+
+    @property
+    def inputs(self) -> int:
+        return self.op.weight.shape[1]
+
+    @property
+    def outputs(self) -> int:
+        return self.op.outputs // 2 if self.gated else self.op.outputs
+
+    def __call__(self, x: Tensor | Partials, out: Tensor, tiles: GemvTiles | None, *, pdl: bool = False) -> None:
+        """Into `out` (rows, outputs), or onto it."""
+        op, norm = self.op, self.norm
+        few_rows(
+            x,
+            op.weight,
+            out,
+            scales=op.scales,
+            bias=op.bias,
+            norm=None if norm is None else norm.weight,
+            eps=0.0 if norm is None else norm.eps,
+            gated=self.gated,
+            add=self.add,
+            tiles=tiles,
+            pdl=pdl,
+        )
 
 
 class FusedDecoder:
@@ -82,15 +117,27 @@ class FusedDecoder:
         head = self.decoder.head
         if not isinstance(head, CudaLinear) or hidden.shape[0] > FEW_ROWS:
             return self.decoder.logits(hidden)
-        out = torch.empty((hidden.shape[0], head.outputs), dtype=hidden.dtype, device=hidden.device)
-        tiles = self.tiles.get("head")
-        few_rows(hidden, head.weight, out, scales=head.scales, bias=head.bias, tiles=tiles, pdl=self.pdl)
+        out = hidden.new_empty(hidden.shape[0], head.outputs)
+        self._run(Product("head", head), hidden, out)
         return out
 
     @property
     def has_plain_matrices(self) -> bool:
         """Whether every matrix is one that the products of few rows can read (not shared by ranks, not adapted)."""
-        return all(isinstance(op, CudaLinear) for layer in self.decoder.layers for op in _matrices(layer))
+        matrices = (op for each in self.decoder.layers for op in (each.qkv, each.output, each.gate_up, each.down))
+        return all(isinstance(op, CudaLinear) for op in matrices)
+
+    def products(self, index: int) -> list[Product]:
+        """The products of a layer in order, and the head where that can be read like them; all matrices are plain."""
+        layer = self.decoder.layers[index]
+        kinds = ("qkv", "output", "gate_up", "down", "head")
+        ops = [layer.qkv, layer.output, layer.gate_up, layer.down, self.decoder.head]
+        norms = {"qkv": layer.attention_norm, "gate_up": layer.mlp_norm}
+        return [
+            Product(kind, op, norms.get(kind), gated=kind == "gate_up", add=kind in ("output", "down"))
+            for kind, op in zip(kinds, ops, strict=True)
+            if isinstance(op, CudaLinear)
+        ]
 
     def _many(
         self, x: Tensor, rope: StepRope | None, caches: list[Tensor], attention: PagedAttention, meta: object
@@ -112,58 +159,32 @@ class FusedDecoder:
         """`x` is added to in place. One row reads the splits of attention as they are; more have them weighed first."""
         assert meta.decodes is not None
         rows, pdl = x.shape[0], self.pdl
-        for layer, cache in zip(self.decoder.layers, caches, strict=True):
+        for index, (layer, cache) in enumerate(zip(self.decoder.layers, caches, strict=True)):
+            qkv_product, output, gate_up, down = self.products(index)[:4]
             spec, room = layer.spec, meta.room(layer.spec)
-            qkv = x.new_empty(rows, (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim)
-            self._product("qkv", x, layer.qkv, qkv, norm=layer.attention_norm)
+            qkv = x.new_empty(rows, qkv_product.outputs)
+            self._run(qkv_product, x, qkv)
             decode_fused(qkv, rope, layer.head_norms, cache, meta.decodes, room, spec, pdl=pdl)
             if rows == 1:
-                self._product("output", room, layer.output, x, add=True)
+                self._run(output, room, x)
             else:
-                mixed = x.new_empty(rows, spec.num_heads * spec.head_dim)
+                mixed = x.new_empty(rows, output.inputs)
                 combine(room, meta.decodes, mixed, pdl=pdl)
-                self._product("output", mixed, layer.output, x, add=True)
-            inner = x.new_empty(rows, self.config.intermediate_size)
-            self._product("gate_up", x, layer.gate_up, inner, norm=layer.mlp_norm, gated=True)
-            self._product("down", inner, layer.down, x, add=True)
+                self._run(output, mixed, x)
+            inner = x.new_empty(rows, gate_up.outputs)
+            self._run(gate_up, x, inner)
+            self._run(down, inner, x)
         if self.decoder.norm is None:
             return x
         normed = torch.empty_like(x)
         self._norm(x, None, self.decoder.norm, normed)
         return normed
 
-    def _product(
-        self,
-        kind: str,
-        x: Tensor | Partials,
-        op: LinearOp,
-        out: Tensor,
-        *,
-        norm: Norm | None = None,
-        gated: bool = False,
-        add: bool = False,
-    ) -> None:
-        assert isinstance(op, CudaLinear)
-        few_rows(
-            x,
-            op.weight,
-            out,
-            scales=op.scales,
-            bias=op.bias,
-            norm=None if norm is None else norm.weight,
-            eps=0.0 if norm is None else norm.eps,
-            gated=gated,
-            add=add,
-            tiles=self.tiles.get(kind),
-            pdl=self.pdl,
-        )
+    def _run(self, product: Product, x: Tensor | Partials, out: Tensor) -> None:
+        product(x, out, self.tiles.get(product.kind), pdl=self.pdl)
 
     def _norm(self, x: Tensor, delta: Tensor | None, norm: Norm, out: Tensor) -> None:
         add_norm(x, delta, norm.weight, norm.eps, out, pdl=self.pdl and x.shape[0] <= FEW_ROWS)
-
-
-def _matrices(layer: DecoderLayer) -> Iterator[LinearOp]:
-    return iter((layer.qkv, layer.output, layer.gate_up, layer.down))
 
 
 def fusible(model: CausalLM) -> bool:

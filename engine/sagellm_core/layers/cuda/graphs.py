@@ -96,7 +96,8 @@ class StaticInputs:
             self._put_table(row, table)
         for row in range(count, size):
             self._put_table(row, [self._dummy])
-        self.on_device.copy_(self.host, non_blocking=True)
+        sent = len(_FIELDS) * self.stride + size * self.width
+        self.on_device[:sent].copy_(self.host[:sent], non_blocking=True)
 
     def field(self, name: str, size: int) -> Tensor:
         """A field's first `size` rows, on the device."""
