@@ -56,6 +56,10 @@ class PeerProcess:
             )
         self._buffer = b""
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def load(self, **options: Any) -> tuple[float, str]:
         """Seconds until it was ready, imports left out, and its note."""
         answer = self._ask({"do": "load", **options}, timeout=180)

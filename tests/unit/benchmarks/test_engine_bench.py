@@ -1,0 +1,147 @@
+"""The engine's benchmark: processes that speak lines, targets that cannot be met by accident, models that load."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from benchmarks.engine.findings import Finding
+from benchmarks.engine.measure import Cell, Entrant, Table
+from benchmarks.engine.models import MEDIUM, SMALL, Shape, folder_of
+from benchmarks.engine.peer import PeerFailedError, PeerProcess, Run
+from benchmarks.engine.report import render
+from benchmarks.engine.scenarios import PREFILL, SIXTEEN, one_stream
+from benchmarks.engine.sides import SIDES, Side
+from benchmarks.engine.targets import judge, limit
+from tests.helpers.tiny_daemon import until
+from tests.helpers.tiny_models import tiny_model
+
+ONE = one_stream(64)
+PROMPTS = [[40, 7, 112], [55, 201, 9, 33, 18]]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SAGE_BENCH_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def peer(cache: Path) -> Iterator[PeerProcess]:
+    process = PeerProcess("ours", "ours", "ours")
+    yield process
+    process.close()
+
+
+def state_of(process: PeerProcess) -> str:
+    return Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
+def test_a_peer_runs_what_it_is_asked_and_is_frozen_otherwise(peer: PeerProcess) -> None:
+    seconds, note = peer.load(model=str(tiny_model("llama")), precision="fp32", threads=1)
+    assert seconds > 0
+    assert note == "float32"
+    run = peer.run(PROMPTS, 6)
+    assert run.tokens == 12
+    assert run.wall > 0
+    until(lambda: state_of(peer) == "T", "the peer is stopped")
+    with pytest.raises(PeerFailedError, match="vocabulary") as refused:
+        peer.run([[10**6]], 1)
+    assert refused.value.alive
+    assert peer.run(PROMPTS[:1], 2).tokens == 2
+    os.kill(peer.pid, signal.SIGKILL)
+    with pytest.raises(PeerFailedError, match="ended") as ended:
+        peer.run(PROMPTS, 1)
+    assert not ended.value.alive
+
+
+@pytest.mark.slow
+def test_the_random_model_is_one_that_transformers_and_the_engine_load(cache: Path) -> None:
+    from tokenizers import Tokenizer
+    from transformers import AutoModelForCausalLM
+
+    tiny: Shape = replace(
+        MEDIUM, name="tiny", layers=1, hidden=32, heads=4, kv_heads=2, inner=48, vocabulary=20_000, positions=128
+    )
+    folder = folder_of(tiny, cache)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert sum(each.numel() for each in model.parameters()) == pytest.approx(tiny.parameters, rel=0.001)
+    assert not list(folder.parent.glob("*.part"))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert tokenizer.get_vocab_size() == tiny.vocabulary
+    ids = tokenizer.encode("def f(x): return x").ids
+    assert tokenizer.decode(ids) == "def f(x): return x"
+    assert len(ids) < 12
+    assert folder_of(tiny, cache) == folder
+
+
+def table(rates: dict[str, float], scenarios: tuple[str, ...] = ("one stream",)) -> Table:
+    """Every side has the same rate in these scenarios; the others have none."""
+    entrants = []
+    for side in SIDES:
+        cells = {
+            each.name: Cell(each, [Run(each.counted, each.counted / rates[side.name], 1.0)])
+            for each in (ONE, PREFILL, SIXTEEN)
+            if side.name in rates and each.name in scenarios
+        }
+        entrants.append(Entrant(side, cells=cells, failure="" if cells else "cannot be installed: no wheel"))
+    return Table(MEDIUM, [ONE, PREFILL, SIXTEEN], entrants)
+
+
+def verdict(found: list[Finding], what: str) -> Finding:
+    return next(each for each in found if each.what.startswith(what))
+
+
+def test_a_target_compares_with_the_best_peer() -> None:
+    rates = {"ours": 41.0, "llama.cpp bf16": 30.0, "OpenVINO bf16": 40.0, "ours int8": 54.0, "OpenVINO int8": 50.0}
+    found = judge(table(rates), bandwidth=1e12)
+    wide = verdict(found, "0.5B, one stream: ours /")
+    assert wide.ratio == pytest.approx(41 / 40)
+    assert wide.met is True
+    narrow = verdict(found, "0.5B, one stream: ours int8 /")
+    assert narrow.ratio == pytest.approx(54 / 50)
+    assert narrow.met is False
+
+
+def test_slower_than_a_peer_is_enough_where_memory_sets_the_limit() -> None:
+    measured = table({"ours": 36.0, "OpenVINO bf16": 40.0})
+    weights_and_cache = MEDIUM.parameters * 2 + (16 + 32) * MEDIUM.kv_bytes(2)
+    assert limit(measured, "ours", 36.0 * weights_and_cache) == pytest.approx(36)
+    near = verdict(judge(measured, 36.0 / 0.95 * weights_and_cache), "0.5B, one stream: ours / bandwidth")
+    assert near.ratio == pytest.approx(0.95)
+    assert near.met is True
+    far = verdict(judge(measured, 36.0 / 0.8 * weights_and_cache), "0.5B, one stream: ours /")
+    assert far.ratio == pytest.approx(0.9)
+    assert far.met is False
+
+
+def test_what_was_not_measured_is_not_reached() -> None:
+    assert not any(finding.met for finding in judge(table({}), 1e12))
+
+
+def test_the_report_has_every_side_and_says_what_is_missing() -> None:
+    measured = table({"ours": 41.0, "OpenVINO bf16": 40.0}, ("one stream", "16 at once"))
+    text = render([measured], judge(measured, 1e12), [Finding("waste", "15 of 16", 0.9, 1.0)], ["http: broke"], 35e9)
+    for side in SIDES:
+        assert f"| {side.name} |" in text
+    assert "llama.cpp bf16: cannot be installed: no wheel" in text
+    assert "| waste | 15 of 16 | 0.9 | ≤ 1 | yes |" in text
+    assert "http: broke" in text
+    assert "35.0 GB/s" in text
+
+
+def test_prompts_are_the_same_for_everybody_and_no_two_alike() -> None:
+    for scenario in (ONE, PREFILL, SIXTEEN):
+        prompts = scenario.prompts(SMALL)
+        assert prompts == scenario.prompts(SMALL)
+        assert [len(prompt) for prompt in prompts] == list(scenario.lengths)
+        assert len({tuple(prompt[:16]) for prompt in prompts}) == len(prompts)
+        assert all(300 <= token < SMALL.vocabulary for prompt in prompts for token in prompt)
+    assert (min(SIXTEEN.lengths), max(SIXTEEN.lengths), len(SIXTEEN.lengths)) == (32, 512, 16)
+    assert [side for side in SIDES if side == Side("ours", "ours", "ours", "auto")]
