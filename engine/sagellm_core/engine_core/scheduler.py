@@ -149,9 +149,9 @@ class Scheduler:
         for place, sequence in enumerate(reading, 1):
             if sequence.status is SequenceStatus.RUNNING and budget > 0:
                 budget -= self._advance(sequence, self._share(sequence, budget, place < len(reading)))
-        while budget > 0 and preempted == self.preemptions and not self._is_full:
+        while budget > 0 and preempted == self.preemptions:
             newcomer = self._next_waiting()
-            if newcomer is None or not self._admit(newcomer, reserve=True):
+            if newcomer is None or not self._enter(newcomer):
                 break
             budget -= self._advance(newcomer, self._share(newcomer, budget))
         if preempted != self.preemptions:
@@ -283,6 +283,20 @@ class Scheduler:
     @property
     def _is_full(self) -> bool:
         return len(self.running) >= self.config.max_batch_size
+
+    def _enter(self, newcomer: Sequence) -> bool:
+        """Admit a newcomer if there is room; the less urgent make room for it."""
+        if not self._is_full and self._admit(newcomer, reserve=True):
+            return True
+        less = [item for item in self.running if item.rank[0] > newcomer.rank[0]]
+        room = self.blocks.num_free + sum(len(item.blocks) for item in less)
+        if not less or room < self.blocks.blocks_for(len(newcomer.tokens)):
+            return False
+        for victim in sorted(less, key=_rank, reverse=True):
+            self._preempt(victim)
+            if self._admit(newcomer, reserve=False):
+                return True
+        return False
 
     def _admit(self, sequence: Sequence, *, reserve: bool) -> bool:
         """Move a waiting sequence to running when its known tokens fit beside the others."""

@@ -129,6 +129,20 @@ def test_the_more_urgent_goes_first_and_the_less_urgent_is_preempted() -> None:
     assert step(scheduler).seq_ids == ["high"]
 
 
+@pytest.mark.parametrize("full", ["batch", "cache"])
+def test_a_more_urgent_newcomer_takes_the_place_of_the_least_urgent(full: str) -> None:
+    scheduler = make(batch=2 if full == "batch" else 4, blocks=32 if full == "batch" else 6, size=4, context=24)
+    sequences = [add(scheduler, name, range(10), 8, priority=priority) for name, priority in (("a", 1), ("b", 0))]
+    step(scheduler)
+    add(scheduler, "same", range(20, 30), 8, priority=0)
+    assert step(scheduler).seq_ids == ["a", "b"]
+    add(scheduler, "urgent", range(40, 50), 8, priority=2)
+    assert step(scheduler).seq_ids == ["a", "urgent"]
+    assert [sequence.preemptions for sequence in sequences] == [0, 1]
+    run_all(scheduler)
+    assert all(sequence.num_output == 8 for sequence in sequences)
+
+
 @pytest.mark.parametrize(
     ("prompt", "more", "reason"),
     [
