@@ -18,12 +18,12 @@ from sagellm_core.models.weights import WeightReader
 pytest.importorskip("triton", reason="triton is not installed (Linux on x86-64 only)")
 from tests.helpers.interpreted import InterpretedBackend
 
-from sagellm_core.layers.cuda import tune
+from sagellm_core.layers.cuda import capture, tune
 from sagellm_core.layers.cuda.attention import TritonPagedAttention
 from sagellm_core.layers.cuda.capture import captured
 from sagellm_core.layers.cuda.fused import FusedDecoder
 from sagellm_core.layers.cuda.graphs import plainly
-from sagellm_core.layers.cuda.kernels import GemvTiles
+from sagellm_core.layers.cuda.kernels import GemvTiles, decode, gemv, pointwise
 
 pytestmark = [pytest.mark.spec("E5"), pytest.mark.slow]
 
@@ -68,3 +68,24 @@ def test_what_the_clock_likes_is_kept_and_the_logits_are_those_of_the_plain_mode
             torch.tensor(plan.token_ids), torch.tensor(plan.positions), caches, attention, meta
         )
     torch.testing.assert_close(step.logits, model.decoder.logits(hidden), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("quicker", ["in turn", "overlapping"])
+def test_launches_overlap_where_that_is_quicker(quicker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels' overlapping form runs too, but for the two instructions that only a GPU has."""
+    for module in (decode, gemv, pointwise):
+        for name in ("gdc_wait", "gdc_launch_dependents"):
+            monkeypatch.setattr(module, name, lambda: None)
+    monkeypatch.setattr(capture, "tune", lambda *arguments: None)
+    folder = tiny_model("qwen2", num_hidden_layers=1, layer_types=None)
+    config = read_model_config(folder)
+    backend = InterpretedBackend(BackendConfig("interpreted"))
+    with WeightReader(folder) as reader:
+        model = load_model(config, reader, torch.float32, backend, 64)
+    assert isinstance(model, FusedDecoder)
+    times = iter((2.0, 1.0) if quicker == "overlapping" else (1.0, 2.0))
+    caches = [torch.zeros(2, 12, 4, model.num_kv_heads, config.head_dim)]
+    attention = backend.attention(config, 4)
+    captured(model, attention, caches, 1, 32, plainly, overlaps=True, timer=lambda work: next(times))
+    assert model.pdl == (quicker == "overlapping")
+    assert next(times, None) is None
