@@ -13,7 +13,7 @@ class OpenVino:
 
     def load(self, model: str, precision: str, threads: int) -> str:
         scheduler = genai.SchedulerConfig()
-        scheduler.cache_size, scheduler.max_num_seqs, scheduler.enable_prefix_caching = 2, 16, False
+        scheduler.cache_size, scheduler.max_num_seqs, scheduler.enable_prefix_caching = 1, 16, False
         scheduler.max_num_batched_tokens = 512
         self.pipeline = genai.ContinuousBatchingPipeline(
             model, scheduler, "CPU", {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
