@@ -35,7 +35,7 @@ test-slow: setup ## The long matrices that `make test` leaves out
 	$(PYTEST) -m exhaustive $(ARGS)
 
 test-gpu: setup ## The tests that need an NVIDIA GPU; without one they are skipped with a reason
-	$(PYTEST) tests/gpu $(ARGS)
+	$(PYTEST) tests/gpu tests/unit/engine/test_greedy_equality.py tests/integration/engine/test_invariance.py -k gpu $(ARGS)
 
 test-quick: setup ## The quick tests only
 	$(PYTEST) -m "not slow and not faults and not exhaustive" $(ARGS)

@@ -62,7 +62,7 @@ class ModelConfig:
         heads = (2 * self.num_heads + 2 * self.num_kv_heads) * self.head_dim
         layer = self.hidden_size * (heads + (3 if self.gated else 2) * self.intermediate_size)
         tables = (1 if self.tie_word_embeddings else 2) * self.vocab_size
-        if self.rope is None:
+        if self.rope is None and not self.foreign:
             tables += self.max_position
         return self.num_layers * layer + tables * self.hidden_size
 

@@ -75,12 +75,26 @@ class Seat:
         self.step: Step | None = None
 
 
+@dataclass(slots=True)
+class _Output:
+    """What a decoder returns, as far as it counts: whatever else a causal LM asks for (a cache, the router's weights
+    of a mixture of experts) is None."""
+
+    last_hidden_state: Tensor
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+    def __getitem__(self, index: int) -> Tensor:
+        return (self.last_hidden_state,)[index]
+
+
 class _Given(nn.Module):
     """Stands for the decoder of a causal LM that is asked for its logits alone: the hidden states are given."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.output: Any = None
+        self.output: _Output | None = None
 
     @property
     def decoder(self) -> nn.Module:
@@ -123,7 +137,6 @@ class HFDecoder:
         self.causal = model
         self._given = _Given()
         setattr(model, prefix, self._given)
-        self._output = import_module("transformers.modeling_outputs").BaseModelOutputWithPast
 
     @property
     def num_kv_heads(self) -> int:
@@ -147,7 +160,7 @@ class HFDecoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (rows, vocabulary), with whatever scaling the architecture applies."""
-        self._given.output = self._output(last_hidden_state=hidden[None])
+        self._given.output = _Output(hidden[None])
         logits: Tensor = self.causal(input_ids=None, use_cache=False).logits
         return logits[0]
 

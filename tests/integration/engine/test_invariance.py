@@ -17,6 +17,7 @@ import pytest
 from tests.helpers.tiny_models import FALLBACK, OWN, expected_tokens, tiny_model
 
 from sagellm_core import LLMEngine, LLMEngineConfig
+from sagellm_core.backends import get_provider
 from sagellm_core.runtime import DistributedRuntime, PDLayout
 from sagellm_protocol.sampling import SamplingParams
 
@@ -33,7 +34,7 @@ class Case:
     """One way to run one family."""
 
     family: str
-    place: str = "alone"  # alone, tp (two ranks), pp (two stages), pd (prefill and decode on nodes of their own)
+    place: str = "alone"  # alone, gpu, tp (two ranks), pp (two stages), pd (prefill and decode on nodes of their own)
     blocks: int = ROOMY
     budget: int = WHOLE
     guess: str = "none"  # none, n-gram, draft (the model itself), stranger (another model's drafts)
@@ -47,7 +48,7 @@ class Case:
         draft = {"draft": folder, "stranger": tiny_model(self.family, seed=1)}.get(self.guess)
         return LLMEngineConfig(
             model_path=str(folder),
-            backend_type="cpu",
+            backend_type="cuda" if self.place == "gpu" else "cpu",
             dtype="float32",
             num_threads=1,
             max_batch_size=8,
@@ -88,11 +89,19 @@ def everything() -> Iterator[Case]:
         yield Case("llama", place, STARVED, WHOLE, guess)
 
 
+def on_a_gpu() -> Iterator[Case]:
+    """Where steps are recorded and replayed."""
+    for family in (*OWN, "phi3"):
+        yield Case(family, "gpu")
+        yield Case(family, "gpu", STARVED, CHUNKED, "n-gram")
+
+
 def cases() -> list[object]:
     first = list(quick())
     rest = [case for case in everything() if case not in first]
     long = [pytest.param(case, id=str(case), marks=pytest.mark.exhaustive) for case in rest]
-    return [*(pytest.param(case, id=str(case)) for case in first), *long]
+    gpu = [pytest.param(case, id=str(case), marks=pytest.mark.gpu) for case in on_a_gpu()]
+    return [*(pytest.param(case, id=str(case)) for case in first), *long, *gpu]
 
 
 def prompts() -> list[list[int]]:
@@ -109,6 +118,8 @@ def prompts() -> list[list[int]]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("case", cases())
 async def test_the_tokens_are_those_of_transformers(case: Case) -> None:
+    if case.place == "gpu" and not get_provider("cuda").is_available():
+        pytest.skip("needs a CUDA device")
     folder = tiny_model(case.family)
     wanted = [expected_tokens(folder, prompt, MAX_TOKENS) for prompt in prompts()]
     config = case.config(folder)
