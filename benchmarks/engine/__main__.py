@@ -24,8 +24,8 @@ from benchmarks.engine.targets import judge
 
 _SHAPES = {shape.title: shape for shape in (SMALL, MEDIUM)}
 _PLANS = {
-    SMALL.title: [Plan(one_stream(128), 5, 30), Plan(PREFILL, 7, 15), Plan(SIXTEEN, 3, 45)],
-    MEDIUM.title: [Plan(one_stream(64), 4, 80), Plan(PREFILL, 4, 40), Plan(SIXTEEN, 3, 110)],
+    SMALL.title: [Plan(one_stream(128), 5, 25), Plan(PREFILL, 7, 12), Plan(SIXTEEN, 3, 35)],
+    MEDIUM.title: [Plan(one_stream(64), 4, 60), Plan(PREFILL, 5, 25), Plan(SIXTEEN, 3, 100)],
 }
 _OTHERS = ("lifecycle", "scheduler", "decoding", "http")
 

@@ -132,7 +132,6 @@ class Worker:
     def unload(self) -> None:
         """Drop weights and cache."""
         self._runner = self._asleep = None
-        _let_go()
 
     def _default_blocks(self, budget_bytes: int, per_token: int) -> int:
         """Room for a full batch of the longest sequences, within the memory there is; at least one such sequence."""
