@@ -20,14 +20,16 @@ from bisect import insort
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 
-from sagellm_core.engine_core.block_manager import BlockManager, extend_chain
+from sagellm_core.engine_core.block_manager import BlockManager
 from sagellm_core.engine_core.describe import Scheduled, batch_type, rows
 from sagellm_core.engine_core.groups import Group, open_group, search_width
 from sagellm_core.engine_core.limits import Limits, SchedulerConfig
-from sagellm_core.engine_core.plan import Fork, NewSequence, SampledToken, SchedulerOutput, StepOutput
+from sagellm_core.engine_core.plan import SampledToken, SchedulerOutput, StepOutput
 from sagellm_core.engine_core.progress import Progress, accept
+from sagellm_core.engine_core.roster import Roster
 from sagellm_core.engine_core.search import Branch
 from sagellm_core.engine_core.sequence import Sequence, SequenceStatus
+from sagellm_core.engine_core.space import CacheSpace
 from sagellm_protocol.messages import FinishReason
 from sagellm_protocol.sampling import SamplingParams
 
@@ -41,7 +43,8 @@ class Scheduler:
         if config.max_batched_tokens is None or not 1 <= config.max_batch_size <= config.max_batched_tokens:
             raise ValueError("need 1 <= max_batch_size <= max_batched_tokens")
         self.config = config
-        self.blocks = blocks
+        self._space = CacheSpace(blocks)
+        self._roster = Roster()
         self.limits = Limits(config, blocks.num_blocks, blocks.block_size)
         self._budget = config.max_batched_tokens
         self.waiting: list[Sequence] = []
@@ -55,14 +58,13 @@ class Scheduler:
         self._arrivals = 0
         self._groups: dict[str, Group] = {}
         self._sequences: dict[str, Sequence] = {}
-        self._unannounced: set[str] = set()
-        self._forks: dict[str, Fork] = {}
-        self._finished: list[str] = []
-        self._copies: list[tuple[int, int]] = []
         self._scheduled: list[Scheduled] = []
-        self._told: SchedulerOutput
 
     # -- life of a request --------------------------------------------------------------------------------------
+
+    @property
+    def blocks(self) -> BlockManager:
+        return self._space.blocks
 
     @property
     def capacity(self) -> int:
@@ -101,7 +103,7 @@ class Scheduler:
         self._groups[request_id] = group
         for sequence in group.members:
             self._sequences[sequence.seq_id] = sequence
-            self._unannounced.add(sequence.seq_id)
+            self._roster.enter(sequence)
             self._queue(sequence)
         return group.members[0]
 
@@ -139,7 +141,7 @@ class Scheduler:
 
     def schedule(self) -> SchedulerOutput | None:
         """The next step, or None when nothing is there to do. Call `update` or `fail` before the next `schedule`."""
-        self._scheduled, self._copies = [], []
+        self._scheduled, self._space.copies = [], []
         budget, preempted = self._budget, self.preemptions
         decoding = [item for item in self.running if item.is_decoding]
         reading = [item for item in self.running if item.is_reading]
@@ -174,7 +176,7 @@ class Scheduler:
                 sequence.prompt_logprobs += output.prompt_logprobs.get(sequence.seq_id, ())
             news = accept(sequence, tokens) if tokens and sequence.group.search is None else None
             if sequence.num_computed // size > before // size:
-                self._name_full_blocks(sequence, before // size)
+                self._space.name_full(sequence, before // size)
             if news is not None:
                 progress.append(news)
                 if news.finish_reason is not None:
@@ -193,14 +195,11 @@ class Scheduler:
         Those that read or search, if there are any: plain decodes are tried again in the next step. Workers are told of
         them anew, because nobody knows how far they have come.
         """
-        tried, self._scheduled = self._scheduled, []
-        told = self._told
-        self._finished = [*told.finished, *self._finished]
-        fresh = {*(new.seq_id for new in told.new), *(fork.child for fork in told.forks)}
+        tried, self._scheduled = [item for item, _ in self._scheduled], []
+        fresh = self._roster.tell_again(tried)
         suspects = [item for item in self._sequences.values() if item.seq_id in fresh]
-        suspects += [item for item, _ in tried if not item.is_decoding or item.group.search is not None]
-        self._unannounced.update(item.seq_id for item, _ in tried)
-        return list(dict.fromkeys(item.group for item in suspects or [item for item, _ in tried]))
+        suspects += [item for item in tried if not item.is_decoding or item.group.search is not None]
+        return list(dict.fromkeys(item.group for item in suspects or tried))
 
     def drop_cache(self) -> None:
         """The content of the cache is lost: everything that runs is computed again."""
@@ -211,12 +210,10 @@ class Scheduler:
     def begin_anew(self, blocks: BlockManager) -> list[Group]:
         """The workers are new ones: they know no sequence, and their cache is empty. Who no longer fits should end."""
         self.drop_cache()
-        self.blocks = blocks
+        self._space = CacheSpace(blocks)
         self.limits = Limits(self.config, blocks.num_blocks, blocks.block_size)
-        self._unannounced = set(self._sequences)
-        self._forks, self._finished, self._scheduled = {}, [], []
-        for sequence in self._sequences.values():
-            sequence.prompt_logprobs, sequence.is_known = [], False
+        self._scheduled = []
+        self._roster.begin_anew(self._sequences.values())
         return [group for group in self._groups.values() if group.max_total > self.limits.capacity(*group.extent)]
 
     # -- who gets what ------------------------------------------------------------------------------------------
@@ -232,49 +229,26 @@ class Scheduler:
         """Give a running sequence its blocks for the next tokens; returns how many tokens it computes."""
         pending = sequence.num_pending
         count = min(pending, budget)
-        if not self._provide(sequence, sequence.num_computed + count):
-            return 0
+        while not self._space.provide(sequence, sequence.num_computed + count):
+            victim = max(self.running, key=_rank)
+            self._preempt(victim)
+            if victim is sequence:
+                return 0
         if sequence.drafter is not None:
             sequence.drafts = self._draft(sequence, budget - count) if count == pending else []
             count += len(sequence.drafts)
         self._scheduled.append((sequence, count))
         return count
 
-    def _provide(self, sequence: Sequence, length: int) -> bool:
-        """Blocks for `length` tokens, writable from the first new one on; False: the sequence had to give way."""
-        blocks, table, size = self.blocks, sequence.blocks, self.blocks.block_size
-        at = sequence.num_computed // size
-        shares = sequence.group.num_members > 1 and sequence.num_computed % size > 0
-        copied = shares and not blocks.writable(table[at])
-        missing = -(-length // size) - len(table) + copied
-        if missing <= 0:
-            return True
-        while (taken := blocks.take(missing)) is None:
-            victim = max(self.running, key=_rank)
-            self._preempt(victim)
-            if victim is sequence:
-                return False
-        if copied:
-            fresh = taken.pop()
-            self._copies.append((table[at], fresh))
-            blocks.release([table[at]])
-            table[at] = fresh
-        table.extend(taken)
-        return True
-
     def _draft(self, sequence: Sequence, budget: int) -> list[int]:
         """Tokens to check along with the next one, where blocks for them, or for a draft model, are free."""
-        drafter, blocks = sequence.drafter, self.blocks
+        drafter = sequence.drafter
         assert drafter is not None
         left = sequence.max_total - len(sequence.tokens)
         ahead = min(drafter.most, left) if self.config.draft_model else 0
         drafts = drafter.propose(sequence.tokens, min(budget, left - 1))
-        for room in (min(len(drafts) + ahead, left), len(drafts)):
-            extra = blocks.blocks_for(len(sequence.tokens) + room) - len(sequence.blocks)
-            if (taken := blocks.take(max(extra, 0))) is not None:
-                sequence.blocks.extend(taken)
-                return drafts
-        return []
+        rooms = (min(len(drafts) + ahead, left), len(drafts))
+        return drafts if any(self._space.look_ahead(sequence, room) for room in rooms) else []
 
     def _next_waiting(self) -> Sequence | None:
         """The most urgent that waits, but for those who will share what another member is reading."""
@@ -300,43 +274,17 @@ class Scheduler:
 
     def _admit(self, sequence: Sequence, *, reserve: bool) -> bool:
         """Move a waiting sequence to running when its known tokens fit beside the others."""
-        blocks = self.blocks
-        shared, known = self._reusable(sequence)
-        needed = blocks.blocks_for(len(sequence.tokens)) - len(shared) + blocks.idle(shared)
-        needed += known % blocks.block_size > 0
-        spare = min(len(self.running), blocks.num_blocks // 16) if reserve else 0
-        if needed + spare > blocks.num_free:
+        spare = min(len(self.running), self.blocks.num_blocks // 16) if reserve else 0
+        if not self._space.enter(sequence, spare):
             return False
-        blocks.share(shared)
-        sequence.blocks = shared
-        sequence.num_computed = known
         if sequence.index == 0 and not sequence.is_known and not sequence.preemptions:
-            sequence.group.num_cached = known
+            sequence.group.num_cached = sequence.num_computed
             self.prompt_tokens_seen += sequence.num_prompt
-            self.prompt_tokens_cached += known
+            self.prompt_tokens_cached += sequence.num_computed
         sequence.status = SequenceStatus.RUNNING
         self.waiting.remove(sequence)
         self.running.append(sequence)
         return True
-
-    def _reusable(self, sequence: Sequence) -> tuple[list[int], int]:
-        """Blocks that hold the beginning of a waiting sequence already, and how many of its tokens.
-
-        At least one token is left to compute: its row tells how to go on.
-        """
-        blocks, group = self.blocks, sequence.group
-        most = len(sequence.tokens) - 1
-        if not (sequence.reads_prefix or sequence.num_output):
-            return [], 0
-        if group.num_members > 1:
-            member, common = group.nearest(sequence, most)
-            if member is not None:
-                return member.blocks[: blocks.blocks_for(common)], common
-        if not sequence.reads_prefix:
-            return [], 0
-        extend_chain(sequence.digests, sequence.tokens, blocks.block_size, sequence.root)
-        found = blocks.cached_prefix(sequence.digests[: most // blocks.block_size])
-        return found, len(found) * blocks.block_size
 
     def _make_way(self) -> None:
         """Members of searches that wait for others hold all the room: the least urgent of them give it back.
@@ -352,8 +300,7 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
-        self._release(sequence)
-        sequence.num_computed = 0
+        self._space.leave(sequence)
         sequence.preemptions += 1
         sequence.status = SequenceStatus.WAITING
         self.preemptions += 1
@@ -362,25 +309,17 @@ class Scheduler:
     def _queue(self, sequence: Sequence) -> None:
         insort(self.waiting, sequence, key=_rank)
 
-    def _release(self, sequence: Sequence) -> None:
-        self.blocks.release(sequence.blocks)
-        sequence.blocks = []
-        sequence.drafts = []
-
     def _end(self, sequence: Sequence, reason: FinishReason) -> None:
         (self.running if sequence.status is SequenceStatus.RUNNING else self.waiting).remove(sequence)
-        self._release(sequence)
+        self._space.leave(sequence)
         sequence.status = SequenceStatus.FINISHED
         sequence.finish_reason = reason
-        seq_id, group = sequence.seq_id, sequence.group
-        del self._sequences[seq_id]
+        self._roster.leave(sequence)
+        group = sequence.group
+        del self._sequences[sequence.seq_id]
         group.members.remove(sequence)
         if not group.members:
             del self._groups[group.request_id]
-        self._unannounced.discard(seq_id)
-        self._forks.pop(seq_id, None)
-        if sequence.is_known:
-            self._finished.append(seq_id)
 
     # -- what came out ------------------------------------------------------------------------------------------
 
@@ -394,14 +333,6 @@ class Scheduler:
         self.drafts_accepted += accepted
         sequence.drafts = []
         return proposed - accepted
-
-    def _name_full_blocks(self, sequence: Sequence, first: int) -> None:
-        """Make the blocks from number `first` on that are full and computed findable for other sequences."""
-        size = self.blocks.block_size
-        full = min(sequence.num_computed, len(sequence.tokens)) // size
-        extend_chain(sequence.digests, sequence.tokens, size, sequence.root)
-        for block, digest in zip(sequence.blocks[first:full], sequence.digests[first:full], strict=True):
-            self.blocks.name(block, digest)
 
     def _conclude(self, sequence: Sequence, output: StepOutput) -> list[Progress]:
         """What a sequence gives whose tokens are all computed, and that samples none: a vector, or candidates."""
@@ -437,7 +368,7 @@ class Scheduler:
                 continue
             child = group.enlist(parent, tokens, self._sequences)
             self._sequences[child.seq_id] = child
-            self._forks[child.seq_id] = Fork(parent.seq_id, child.seq_id, len(members))
+            self._roster.fork(parent, child, len(members))
             self._queue(child)
             members.append(child)
         group.members[:] = [*members, *(parent for parent in parents if parent not in members)]
@@ -450,8 +381,9 @@ class Scheduler:
     def _describe(self) -> SchedulerOutput:
         scheduled = self._scheduled
         token_ids, positions, slots = rows(scheduled, self.blocks.block_size)
+        new, forks, finished = self._roster.tell(scheduled)
         self._step += 1
-        output = SchedulerOutput(
+        return SchedulerOutput(
             step=self._step,
             batch_type=batch_type(scheduled),
             seq_ids=[sequence.seq_id for sequence, _ in scheduled],
@@ -462,44 +394,19 @@ class Scheduler:
             context_lens=[sequence.num_computed + count for sequence, count in scheduled],
             block_tables=[list(sequence.blocks) for sequence, _ in scheduled],
             samples=[count >= item.num_pending for item, count in scheduled],
-            new=self._announce(),
-            finished=self._finished,
-            copies=self._copies,
-            forks=list(self._forks.values()),
+            new=new,
+            finished=finished,
+            copies=self._space.copies,
+            forks=forks,
             drafts={sequence.seq_id: sequence.drafts for sequence, _ in scheduled if sequence.drafts},
             num_drafts=self._num_drafts(),
         )
-        for child in self._forks:
-            self._sequences[child].is_known = True
-        self._forks, self._finished, self._told = {}, [], output
-        return output
 
     def _num_drafts(self) -> int:
         """How far a worker's draft model may look ahead."""
         if not self.config.draft_model:
             return 0
         return max((item.drafter.most for item, _ in self._scheduled if item.drafter is not None), default=0)
-
-    def _announce(self) -> list[NewSequence]:
-        if not self._unannounced:
-            return []
-        new = [sequence for sequence, _ in self._scheduled if sequence.seq_id in self._unannounced]
-        self._unannounced.difference_update(sequence.seq_id for sequence in new)
-        for sequence in new:
-            sequence.is_known = True
-        return [
-            NewSequence(
-                item.seq_id,
-                item.tokens[: item.num_prompt],
-                item.sampling,
-                item.adapter,
-                item.pooling,
-                item.index,
-                sorted(item.stop_ids),
-                item.tokens[item.num_prompt :],
-            )
-            for item in new
-        ]
 
 
 def _rank(sequence: Sequence) -> tuple[int, int, int]:
