@@ -52,13 +52,6 @@ def python_of(name: str) -> Path:
     return python
 
 
-def version_of(name: str, package: str) -> str:
-    """The installed version of a package in an environment."""
-    code = f"from importlib.metadata import version; print(version({package!r}))"
-    done = subprocess.run([str(python_of(name)), "-c", code], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
-
-
 def _call(command: list[str], name: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
