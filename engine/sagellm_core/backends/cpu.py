@@ -7,9 +7,20 @@ import os
 import psutil
 import torch
 
-from sagellm_core.backends.base import Backend, BackendConfig
+from sagellm_core.backends.base import Backend, BackendConfig, StepCapture
 from sagellm_core.layers.attention import PagedAttention
-from sagellm_core.layers.cpu import TYPES, CpuPagedAttention, FusedDecoder, PackedLinear, fuse, kernels
+from sagellm_core.layers.cpu import (
+    TYPES,
+    CpuPagedAttention,
+    DecodeSteps,
+    FusedDecoder,
+    PackedLinear,
+    QuantisedLinear,
+    Type,
+    fuse,
+    kernels,
+    tie,
+)
 from sagellm_core.layers.cpu.memory import zero_pages
 from sagellm_core.layers.linear import Linear, LinearOp
 from sagellm_core.models.base import CausalLM
@@ -22,12 +33,14 @@ _SMALL_MODEL = 50_000_000
 _FLOAT32_UP_TO = 200_000_000
 _CACHE_SHARE = 0.25
 _CACHE_MOST = 4 << 30
+_QUANTISED = {"int8": Type.I8, "int4": Type.I4}
 
 
 class CPUBackend(Backend):
     """Any CPU that torch runs on."""
 
     kind = "cpu"
+    quantizations = frozenset({"int8", "int4"})
 
     def __init__(self, config: BackendConfig) -> None:
         super().__init__(config)
@@ -86,20 +99,38 @@ class CPUBackend(Backend):
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None = None, *, shared: bool = False) -> LinearOp:
         """In the kernels' layout, in the memory of `weight`; one that is shared waits for `specialise`."""
-        if self._library is None or weight.dtype not in TYPES:
+        if weight.dtype not in TYPES or (self._library is None and self.config.quantization is None):
             return super().linear(weight, bias, shared=shared)
         if shared:
             return Linear(weight.t(), bias)
-        return PackedLinear(self._library, weight, bias, TYPES[weight.dtype], self._threads)
+        kind = _QUANTISED.get(self.config.quantization or "", TYPES[weight.dtype])
+        return self._packed(weight, bias, kind)
 
     def specialise(self, model: CausalLM) -> CausalLM:
         """One call of the kernels a step where they have all that the model does."""
-        if self._library is None or model.dtype not in TYPES:
+        if model.dtype not in TYPES or (self._library is None and self.config.quantization is None):
             return model
-        fused = fuse(model, self._library, TYPES[model.dtype], self._threads)
+        kind = Type.I8 if self.config.quantization else TYPES[model.dtype]  # int4 would cost a head too much
+        tie(model, lambda table: self._packed(table, None, kind))
+        if self._library is None:
+            return model
+        fused = fuse(model, self._library, self._threads)
         if isinstance(fused, FusedDecoder):
             torch.set_num_threads(1)  # what is left to torch is small, and its threads would spin beside ours
         return fused
+
+    def capture(
+        self, model: CausalLM, attention: PagedAttention, caches: list[torch.Tensor], max_batch: int, max_model_len: int
+    ) -> StepCapture | None:
+        """Decode steps as one call, from token ids to the likeliest tokens."""
+        if isinstance(model, FusedDecoder) and isinstance(attention, CpuPagedAttention) and model.decodes:
+            return DecodeSteps(model, attention, caches)
+        return None
+
+    def _packed(self, weight: torch.Tensor, bias: torch.Tensor | None, kind: Type) -> PackedLinear | QuantisedLinear:
+        if self._library is None:
+            return QuantisedLinear(weight, bias, kind)
+        return PackedLinear(self._library, weight, bias, kind, self._threads)
 
 
 def usable_cores() -> int:

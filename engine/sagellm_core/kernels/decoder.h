@@ -22,6 +22,7 @@ struct Shape {
     const float* sin;
     const float* norm;  // (hidden,), null: hidden states leave as they are (a stage before the last)
     Matrix embed;       // data null: the step brings hidden states
+    Matrix head;        // data null: no `decode`
 };
 
 static inline void read_row(const void* from, int type, long index, long count, float* to) {
@@ -57,6 +58,23 @@ static inline void rotate(float* x, const float* cos, const float* sin, long dim
         x[i] = low * cos[i] + high * sin[i];
         x[i + half] = high * cos[i + half] + low * sin[i + half];
     }
+}
+
+// The first place of the largest value; -1 where there is a NaN.
+static inline int64_t largest_at(const float* values, long count) {
+    V top = spread(-__builtin_inff());
+    VI nan = {};
+    for (long i = 0; i < count; i += LANES) {
+        const V value = count - i >= LANES ? load(values + i) : load(values + count - LANES);
+        top = larger(top, value);
+        nan |= value != value;
+    }
+    for (int lane = 0; lane < LANES; lane++)
+        if (nan[lane]) return -1;
+    const float most = largest(top);
+    for (long i = 0; i < count; i++)
+        if (values[i] == most) return i;
+    return -1;
 }
 
 // Memory of a step, kept from step to step and grown when more tokens come.
@@ -117,18 +135,26 @@ class Decoder {
     // `out` (tokens, hidden) of `cache_type`.
     void forward(const Step& step, const void* inputs, void* out, void* const* caches) {
         Buffers b = buffers(step);
-        Pool::the().run(shape_.threads, STAGES * shape_.layers + 2, [&](Team& team) {
+        Pool::the().run(shape_.threads, STAGES * shape_.layers + 2,
+                        [&](Team& team) { pass(team, step, inputs, out, caches, b); });
+    }
+
+    // The same, and the logits (tokens, vocabulary) float32 of every row, and the token of each row's largest; -1 where
+    // there is a NaN.
+    void decode(const Step& step, const void* inputs, void* out, void* const* caches, float* logits, int64_t* likeliest) {
+        const Matrix& head = shape_.head;
+        Buffers b = buffers(step);
+        const Rows rows = rows_in(arena_, head, step.tokens);
+        Pool::the().run(shape_.threads, STAGES * shape_.layers + 5, [&](Team& team) {
+            pass(team, step, inputs, out, caches, b);
             each_row(team, step.tokens, [&](long row) {
-                float* to = b.hidden + row * shape_.hidden;
-                if (shape_.embed.data) unpack_row(shape_.embed, static_cast<const int64_t*>(inputs)[row], to);
-                else read_row(inputs, shape_.cache_type, row * shape_.hidden, shape_.hidden, to);
+                float* from = b.hidden + row * shape_.hidden;  // rounded as a caller who asks for logits alone gets it
+                read_row(out, shape_.cache_type, row * shape_.hidden, shape_.hidden, from);
+                put_row(head, rows, row, from);
             });
-            for (size_t i = 0; i < layers_.size(); i++) layer(team, layers_[i], step, b, caches[i]);
-            each_row(team, step.tokens, [&](long row) {
-                float* from = b.hidden + row * shape_.hidden;
-                if (shape_.norm) rms_norm(from, shape_.norm, shape_.hidden, shape_.eps, from);
-                write_row(out, shape_.cache_type, row * shape_.hidden, from, shape_.hidden);
-            });
+            multiply(team, head, rows, step.tokens, copier(logits, head.outputs));
+            each_row(team, step.tokens,
+                     [&](long row) { likeliest[row] = largest_at(logits + row * head.outputs, head.outputs); });
         });
     }
 
@@ -144,7 +170,7 @@ class Decoder {
         const long tokens = step.tokens, queries = shape_.heads * shape_.dim;
         const long floats = shape_.hidden + first.qkv.outputs + queries + shape_.inner;
         arena_.reset(tokens * floats * 4 + rows_bytes(first.qkv, tokens) + rows_bytes(first.output, tokens) +
-                     rows_bytes(first.down, tokens) + 4096);
+                     rows_bytes(first.down, tokens) + (shape_.head.data ? rows_bytes(shape_.head, tokens) : 0) + 8192);
         const auto take = [&](long width) { return reinterpret_cast<float*>(arena_.take(tokens * width * 4)); };
         Buffers b;
         b.hidden = take(shape_.hidden), b.qkv = take(first.qkv.outputs);
@@ -154,6 +180,20 @@ class Decoder {
         b.inner_rows = rows_in(arena_, first.down, tokens);
         b.items = items_of(step, heads_of(first), shape_.threads);
         return b;
+    }
+
+    void pass(Team& team, const Step& step, const void* inputs, void* out, void* const* caches, Buffers& b) {
+        each_row(team, step.tokens, [&](long row) {
+            float* to = b.hidden + row * shape_.hidden;
+            if (shape_.embed.data) unpack_row(shape_.embed, static_cast<const int64_t*>(inputs)[row], to);
+            else read_row(inputs, shape_.cache_type, row * shape_.hidden, shape_.hidden, to);
+        });
+        for (size_t i = 0; i < layers_.size(); i++) layer(team, layers_[i], step, b, caches[i]);
+        each_row(team, step.tokens, [&](long row) {
+            float* from = b.hidden + row * shape_.hidden;
+            if (shape_.norm) rms_norm(from, shape_.norm, shape_.hidden, shape_.eps, from);
+            write_row(out, shape_.cache_type, row * shape_.hidden, from, shape_.hidden);
+        });
     }
 
     Heads heads_of(const Layer& layer) const {

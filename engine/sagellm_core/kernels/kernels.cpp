@@ -127,4 +127,9 @@ int sage_decoder_forward(void* decoder, const Step* step, const void* inputs, vo
     return guarded([&] { static_cast<Decoder*>(decoder)->forward(*step, inputs, out, caches); });
 }
 
+int sage_decoder_decode(void* decoder, const Step* step, const void* inputs, void* out, void* const* caches, float* logits,
+                        int64_t* likeliest) {
+    return guarded([&] { static_cast<Decoder*>(decoder)->decode(*step, inputs, out, caches, logits, likeliest); });
+}
+
 }  // extern "C"

@@ -92,7 +92,7 @@ class Decoder:
     shard: Shard
     dtype: torch.dtype
     layers: list[DecoderLayer]
-    embed: Embedding | None
+    embed: Callable[[Tensor], Tensor] | None
     learned: Tensor | None
     rope: tuple[Tensor, Tensor] | None
     norm: Norm | None

@@ -68,6 +68,4 @@ class CpuPagedAttention(PagedAttention):
 
 def heads_of(spec: AttentionSpec, cache: Tensor) -> Heads:
     """The C view of one layer's attention."""
-    return Heads(
-        spec.num_heads, spec.num_kv_heads, spec.head_dim, spec.window or 0, spec.scale, TYPES[cache.dtype]
-    )
+    return Heads(spec.num_heads, spec.num_kv_heads, spec.head_dim, spec.window or 0, spec.scale, TYPES[cache.dtype])

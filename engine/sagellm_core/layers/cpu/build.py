@@ -90,7 +90,7 @@ def _key(compiler: str) -> str:
     digest = hashlib.sha256(" ".join(_FLAGS).encode())
     for source in sorted(_SOURCES.glob("*.[ch]*")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
-    status = os.stat(compiler)
+    status = Path(compiler).stat()
     digest.update(f"{os.path.realpath(compiler)} {status.st_size} {status.st_mtime_ns}".encode())
     digest.update(_processor().encode())
     return digest.hexdigest()[:20]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import weakref
+from array import array
+from collections.abc import Callable
 from ctypes import CDLL, byref, c_void_p
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sagellm_core.layers.attention import PagedAttention
 from sagellm_core.layers.cpu.attention import StepArrays
-from sagellm_core.layers.cpu.library import TYPES, Layer, Matrix, Shape, Type, check
+from sagellm_core.layers.cpu.library import TYPES, Layer, Matrix, Shape, check
 from sagellm_core.layers.cpu.linear import PackedLinear
+from sagellm_core.layers.cpu.quantised import QuantisedLinear
 from sagellm_core.layers.linear import Linear
 from sagellm_core.models.base import CausalLM
 from sagellm_core.models.decoder import Decoder, DecoderLayer, Embedding
@@ -39,23 +43,56 @@ class FusedDecoder:
         weakref.finalize(self, library.sage_decoder_free, self._handle)
         self.num_layers = len(model.layers)
         self.num_kv_heads = model.num_kv_heads
-        self._caches: tuple[list[Tensor], object] = ([], None)
+        self._caches: tuple[list[Tensor], Any] = ([], None)
 
     def forward(
         self, inputs: Tensor, positions: Tensor, caches: list[Tensor], attention: PagedAttention, meta: StepArrays
     ) -> Tensor:
         """Hidden states (tokens, hidden) in the model's type; float32 inside. `positions` are those of `meta`."""
-        if not isinstance(self._model.embed, PackedEmbedding):
+        if self._rows() is None:
             inputs = self._model.embedded(inputs, positions)
         out = torch.empty((inputs.shape[0], self.config.hidden_size), dtype=self.dtype)
-        if self._caches[0] is not caches:
-            self._caches = (caches, (c_void_p * len(caches))(*(cache.data_ptr() for cache in caches)))
         meta.step.num_blocks = caches[0].shape[1]
         status = self._library.sage_decoder_forward(
-            self._handle, byref(meta.step), inputs.data_ptr(), out.data_ptr(), self._caches[1]
+            self._handle, byref(meta.step), inputs.data_ptr(), out.data_ptr(), self._pointers(caches)
         )
         check(status)
         return out
+
+    @property
+    def decodes(self) -> bool:
+        """Whether tokens go in and logits come out here."""
+        return self._rows() is not None and isinstance(self._model.head, PackedLinear)
+
+    def decode(
+        self, ids: array[int], caches: list[Tensor], meta: StepArrays, hidden: Tensor, logits: Tensor
+    ) -> list[int]:
+        """A step of one token a sequence into `hidden` and `logits` (float32); the likeliest token of each, or -1."""
+        likeliest = array("q", bytes(8 * len(ids)))
+        meta.step.num_blocks = caches[0].shape[1]
+        status = self._library.sage_decoder_decode(
+            self._handle,
+            byref(meta.step),
+            ids.buffer_info()[0],
+            hidden.data_ptr(),
+            self._pointers(caches),
+            logits.data_ptr(),
+            likeliest.buffer_info()[0],
+        )
+        check(status)
+        return likeliest.tolist()
+
+    def _rows(self) -> PackedLinear | None:
+        """The packed matrix that the embedding is read from."""
+        embed = self._model.embed
+        head = embed.head if isinstance(embed, PackedEmbedding) else None
+        return head if isinstance(head, PackedLinear) else None
+
+    def _pointers(self, caches: list[Tensor]) -> Any:
+        """An array of the caches' addresses, made once."""
+        if self._caches[0] is not caches:
+            self._caches = (caches, (c_void_p * len(caches))(*(cache.data_ptr() for cache in caches)))
+        return self._caches[1]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (rows, vocabulary), float32."""
@@ -82,6 +119,7 @@ class FusedDecoder:
     def _shape(self, model: Decoder, threads: int) -> Shape:
         assert model.rope is not None
         first = model.layers[0]
+        rows = self._rows()
         cos, sin = (self._float(table) for table in model.rope)
         return Shape(
             len(model.layers),
@@ -97,7 +135,8 @@ class FusedDecoder:
             cos,
             sin,
             None if model.norm is None else self._float(model.norm.weight),
-            model.embed.head.matrix if isinstance(model.embed, PackedEmbedding) else Matrix(),
+            Matrix() if rows is None else rows.matrix,
+            model.head.matrix if isinstance(model.head, PackedLinear) else Matrix(),
         )
 
 
@@ -105,22 +144,27 @@ class FusedDecoder:
 class PackedEmbedding:
     """The embedding of a tied head, read from the head's packed matrix."""
 
-    head: PackedLinear
+    head: PackedLinear | QuantisedLinear
 
     def __call__(self, ids: Tensor) -> Tensor:
         """Ids (tokens,) to vectors (tokens, hidden) in the model's type."""
         return self.head.rows(ids).to(self.head.dtype)
 
 
-def fuse(model: CausalLM, library: CDLL, kind: Type, threads: int) -> CausalLM:
-    """The same model in the kernels where they have all that it does, else as it is. `kind` is that of a tied head."""
-    if not isinstance(model, Decoder) or model.dtype not in TYPES:
-        return model
-    embed, head = model.embed, model.head
-    if isinstance(embed, Embedding) and isinstance(head, Linear) and model.shard.group.size == 1:
-        head = PackedLinear(library, embed.table, head.bias, kind, threads)  # its rows are read through it from now on
+def tie(model: CausalLM, pack: Callable[[Tensor], PackedLinear | QuantisedLinear]) -> None:
+    """Turn a head that is the embedding too into one packed matrix, which the embedding is read from."""
+    if not isinstance(model, Decoder) or not isinstance(model.head, Linear) or model.shard.group.size != 1:
+        return
+    if isinstance(model.embed, Embedding):
+        head = pack(model.embed.table)
         model.embed, model.head = PackedEmbedding(head), head
-    return FusedDecoder(model, library, threads) if _fits(model) else model
+
+
+def fuse(model: CausalLM, library: CDLL, threads: int) -> CausalLM:
+    """The same model in the kernels where they have all that it does, else as it is."""
+    if isinstance(model, Decoder) and _fits(model):
+        return FusedDecoder(model, library, threads)
+    return model
 
 
 def packed(layer: DecoderLayer) -> list[PackedLinear]:
@@ -134,6 +178,7 @@ def _fits(model: Decoder) -> bool:
     first = model.layers[0].spec
     return (
         model.shard.group.size == 1
+        and model.dtype in TYPES
         and model.rope is not None
         and config.gated
         and config.activation in ("silu", "swish")
@@ -144,5 +189,3 @@ def _fits(model: Decoder) -> bool:
         and first.num_heads // first.num_kv_heads <= _MOST_HEADS_IN_A_GROUP
         and first.head_dim % 2 == 0
     )
-
-

@@ -91,7 +91,7 @@ class Layer(Structure):
 
 
 class Shape(Structure):
-    """A decoder; `cos` and `sin` are (positions, dim) float32, `norm` and the data of `embed` may be null."""
+    """A decoder; `cos` and `sin` are (positions, dim) float32, `norm`, and the data of the matrices may be null."""
 
     _fields_ = (
         ("layers", c_int64),
@@ -108,6 +108,7 @@ class Shape(Structure):
         ("sin", c_void_p),
         ("norm", c_void_p),
         ("embed", Matrix),
+        ("head", Matrix),
     )
 
 
@@ -124,6 +125,10 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "sage_decoder_new": (c_void_p, [POINTER(Shape), POINTER(Layer)]),
     "sage_decoder_free": (None, [c_void_p]),
     "sage_decoder_forward": (c_int, [c_void_p, POINTER(Step), c_void_p, c_void_p, POINTER(c_void_p)]),
+    "sage_decoder_decode": (
+        c_int,
+        [c_void_p, POINTER(Step), c_void_p, c_void_p, POINTER(c_void_p), c_void_p, c_void_p],
+    ),
 }
 
 

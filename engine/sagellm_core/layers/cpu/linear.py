@@ -76,7 +76,5 @@ class PackedLinear:
     def rows(self, ids: Tensor) -> Tensor:
         """The rows `ids` (int64) of the weight, float32: an embedding."""
         out = torch.empty((ids.shape[0], self.matrix.inputs), dtype=torch.float32)
-        check(
-            self.library.sage_embed(byref(self.matrix), ids.data_ptr(), ids.shape[0], out.data_ptr(), self.threads)
-        )
+        check(self.library.sage_embed(byref(self.matrix), ids.data_ptr(), ids.shape[0], out.data_ptr(), self.threads))
         return out
