@@ -33,8 +33,8 @@ MAX_TEXT = 256 * 1024
 MAX_SECONDS = 1.0
 """Processor time that compiling and the first mask may take; more is refused, because steps would take as long."""
 _KEPT = 128
-WAIT_SECONDS = 30.0
-"""How long a request waits for its grammar when those of others are in the way."""
+WAIT_SECONDS = 60.0
+"""How long a request waits for its grammar; the first also waits until the tokenizer was read once more."""
 # Between two tokens of JSON at most this much white space: a model cannot fill its answer with blanks.
 _JSON: JsonCompileOptions = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,20}"}
 
@@ -84,7 +84,6 @@ class GrammarCompiler:
         self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
         self._door = threading.Lock()
         self._compiling = threading.Lock()
-        self._guard = GrammarGuard(folder, vocab_size)
 
     def start(self, grammar: Grammar) -> GrammarState:
         """The state before the first token. Raises EngineError (invalid_argument) with the reason and the field."""
@@ -117,26 +116,14 @@ class GrammarCompiler:
             if grammar in self._compiled:
                 return
         _check_size(grammar)
-        if objection := self._guard.objection(grammar):
+        if objection := _guard().objection(grammar):
             raise invalid(objection, "grammar")
         self.start(grammar)
 
     def _compile(self, grammar: Grammar) -> LLMatcher:
-        from llguidance import LLMatcher, LLParserLimits
-
-        _check_size(grammar)
         if self._tokenizer is None:
             self._tokenizer = self._read_tokenizer()
-        begun = thread_time()
-        limits = LLParserLimits(verbose_errors=False)
-        matcher = LLMatcher(self._tokenizer, _translate(grammar), log_level=0, limits=limits)
-        if not matcher.is_error():
-            matcher.compute_bitmask()
-        if matcher.is_error():
-            raise invalid(f"the {grammar.kind} cannot be used: {_reason(matcher.get_error())}", "grammar")
-        if thread_time() - begun > MAX_SECONDS:
-            raise invalid(f"the {grammar.kind} is too complex", "grammar")
-        return matcher
+        return compile_grammar(self._tokenizer, grammar)
 
     def _read_tokenizer(self) -> LLTokenizer:
         from llguidance import LLTokenizer
@@ -150,10 +137,32 @@ class GrammarCompiler:
         return LLTokenizer(tokenizer.to_json(), n_vocab=self._vocab_size, eos_token=ends or None)
 
 
+def compile_grammar(tokenizer: LLTokenizer, grammar: Grammar) -> LLMatcher:
+    """A grammar before its first token. Raises EngineError (invalid_argument) with the reason."""
+    from llguidance import LLMatcher, LLParserLimits
+
+    _check_size(grammar)
+    begun = thread_time()
+    limits = LLParserLimits(verbose_errors=False)
+    matcher = LLMatcher(tokenizer, _translate(grammar), log_level=0, limits=limits)
+    if not matcher.is_error():
+        matcher.compute_bitmask()
+    if matcher.is_error():
+        raise invalid(f"the {grammar.kind} cannot be used: {_reason(matcher.get_error())}", "grammar")
+    if thread_time() - begun > MAX_SECONDS:
+        raise invalid(f"the {grammar.kind} is too complex", "grammar")
+    return matcher
+
+
 @cache
 def _pool() -> ThreadPoolExecutor:
     """One thread compiles for all: grammars that take long delay each other, not the steps."""
     return ThreadPoolExecutor(1, thread_name_prefix="sage-grammars")
+
+
+@cache
+def _guard() -> GrammarGuard:
+    return GrammarGuard()
 
 
 @lru_cache(maxsize=4)

@@ -3,8 +3,11 @@
 The library that compiles grammars is native code that recurses: ten thousand rules in a chain overflow its stack, and
 that cannot be caught. What this process got through within its limits is compiled again where it is used.
 
-Protocol of the child: it is started with a model folder and a vocabulary size; each line on its standard input is a
-`Grammar` as JSON, each line on its standard output the reason against it as a JSON string, empty when there is none.
+Its vocabulary is the 256 bytes: what a grammar costs before it is used hardly depends on the vocabulary, and so the
+process is there at once and small.
+
+Protocol of the child: each line on its standard input is a `Grammar` as JSON, each line on its standard output the
+reason against it as a JSON string, empty when there is none; the first line says that it is ready.
 """
 
 from __future__ import annotations
@@ -16,14 +19,14 @@ import select
 import subprocess
 import sys
 import threading
-from pathlib import Path
+from typing import ClassVar
 
 from sagellm_core.errors import EngineError
 from sagellm_protocol.errors import ErrorCode
 from sagellm_protocol.sampling import Grammar
 
 SECONDS = 5.0
-"""What a grammar may take before its process is killed; starting the process and reading a tokenizer come on top."""
+"""What a grammar may take before its process is killed; starting the process comes on top."""
 START_SECONDS = 60.0
 _MEMORY = 4 << 30
 # Half the stack of an ordinary thread: what fits here fits where it is used.
@@ -33,8 +36,8 @@ _STACK = 4 << 20
 class GrammarGuard:
     """The parent's side: one child, started when first needed and again after it died. Used from one thread."""
 
-    def __init__(self, folder: Path, vocab_size: int) -> None:
-        self._command = [sys.executable, "-m", __name__, str(folder), str(vocab_size)]
+    def __init__(self) -> None:
+        self._command = [sys.executable, "-m", __name__]
         self._child: subprocess.Popen[bytes] | None = None
 
     def objection(self, grammar: Grammar) -> str:
@@ -87,15 +90,28 @@ def _line(child: subprocess.Popen[bytes], seconds: float) -> bytes:
     return child.stdout.readline() if ready else b""
 
 
-def _serve(folder: Path, vocab_size: int) -> None:
-    from sagellm_core.decoding.grammar import GrammarCompiler
+class _Bytes:
+    """A vocabulary of the single bytes and an end, in the form that llguidance asks for."""
 
-    compiler = GrammarCompiler(folder, vocab_size)
-    compiler.start(Grammar(kind="json_object"))
+    eos_token_id = 256
+    bos_token_id = None
+    tokens: ClassVar[list[bytes]] = [*(bytes([value]) for value in range(256)), b"<end>"]
+    special_token_ids: ClassVar[list[int]] = [256]
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return list(text.encode() if isinstance(text, str) else text)
+
+
+def _serve() -> None:
+    from llguidance import LLTokenizer, TokenizerWrapper
+
+    from sagellm_core.decoding.grammar import compile_grammar
+
+    tokenizer = LLTokenizer(TokenizerWrapper(_Bytes()))
     print('"ready"', flush=True)
     for line in sys.stdin:
         try:
-            compiler.start(Grammar.model_validate_json(line))
+            compile_grammar(tokenizer, Grammar.model_validate_json(line))
         except EngineError as error:
             print(json.dumps(str(error)), flush=True)
         else:
@@ -112,7 +128,7 @@ def main() -> None:
     except (ImportError, ValueError, OSError):  # a system without such limits
         pass
     threading.stack_size(_STACK)
-    thread = threading.Thread(target=_serve, args=(Path(sys.argv[1]), int(sys.argv[2])))
+    thread = threading.Thread(target=_serve)
     thread.start()
     thread.join()
 
