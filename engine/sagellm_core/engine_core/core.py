@@ -13,19 +13,19 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
 
 from sagellm_core.engine_core.answers import Answers
-from sagellm_core.engine_core.block_manager import BlockManager
+from sagellm_core.engine_core.launcher import Launcher
 from sagellm_core.engine_core.limits import SchedulerConfig
 from sagellm_core.engine_core.messages import CoreStats, Submission, Update
-from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
+from sagellm_core.engine_core.plan import SchedulerOutput
 from sagellm_core.engine_core.scheduler import Scheduler
 from sagellm_core.errors import EngineError
-from sagellm_core.executor.base import Executor, OverlappingExecutor
+from sagellm_core.executor.base import Executor
 from sagellm_protocol.errors import Error, ErrorCode
 from sagellm_protocol.messages import FinishReason
 from sagellm_protocol.sampling import SamplingParams
@@ -34,7 +34,6 @@ __all__ = ["CoreStats", "EngineCore", "Submission", "Update"]
 
 _LOG = logging.getLogger("sagellm_core")
 _FATAL_FAILURES = 3
-_LONGEST_PAUSE_S = 30.0
 _STALL_S = 0.002
 _STOPPED = "the engine stopped"
 
@@ -70,25 +69,19 @@ class EngineCore:
         after_step: Callable[[], None] | None = None,
     ) -> None:
         self._after_step = after_step
-        self._new_executor = new_executor
-        self._executor: Executor | None = None
-        self._overlapping: OverlappingExecutor | None = None
-        self._limits = limits
         self._deliver = deliver
-        self._block_size = block_size
-        self._prefix_cache = prefix_cache
         self._clock = clock
         self._commands: SimpleQueue[_Command] = SimpleQueue()
         self._closed = False
         self._door = threading.Lock()
         self._consecutive_failures = 0
         self._broken: BaseException | None = None
-        self._pause_s = 0.0
         self._stopping = False
         self._stalled = False
         self._untold: Callable[[], list[Update]] | None = None
         self.asleep = False
         self.stats = CoreStats(block_size=block_size)
+        self._launcher = Launcher(new_executor, limits, self.stats, self._when_lost, prefix_cache=prefix_cache)
         self.failure: BaseException | None = None
         self._scheduler: Scheduler | None = None
         self._answers: Answers | None = None
@@ -152,8 +145,7 @@ class EngineCore:
 
     @property
     def executor(self) -> Executor:
-        assert self._executor is not None, "the core has not started"
-        return self._executor
+        return self._launcher.executor
 
     @property
     def scheduler(self) -> Scheduler:
@@ -183,29 +175,17 @@ class EngineCore:
             self.failure = error
         finally:
             self._end_all()
-            self.executor.stop()
+            self._launcher.stop()
 
     def start(self) -> None:
         """Load the model and lay out the cache, on the calling thread."""
-        limits = self._launch()
-        self._scheduler = Scheduler(limits, self._new_blocks())
+        self._launcher.launch()
+        self._open()
+
+    def _open(self) -> None:
+        """Bookkeeping for an executor that has just started."""
+        self._scheduler = Scheduler(self._launcher.limits(), self._launcher.new_blocks())
         self._answers = Answers(self._scheduler)
-
-    def _new_blocks(self) -> BlockManager:
-        return BlockManager(self.stats.kv_blocks, self._block_size, prefix_cache=self._prefix_cache)
-
-    def _launch(self) -> SchedulerConfig:
-        """Start an executor; the limits of a scheduler for it."""
-        self._executor = executor = self._new_executor()
-        self._overlapping = executor if isinstance(executor, OverlappingExecutor) else None
-        info = self._executor.start()
-        self._executor.watch(lambda error: self.call(lambda: self._lose(error)))
-        self.stats.kv_blocks = info.num_blocks
-        self.stats.bytes_per_token = info.bytes_per_token
-        self.stats.dtype, self.stats.device = info.dtype, info.device
-        if self._limits.max_batched_tokens is not None:
-            return self._limits
-        return replace(self._limits, max_batched_tokens=info.token_budget)
 
     def turn(self, *, block: bool = False) -> None:
         """Take in what waits in the queue, then do one step. With `block`, wait for work when there is none."""
@@ -223,7 +203,7 @@ class EngineCore:
             for name in expired:
                 self._end(name, "error", ErrorCode.DEADLINE_EXCEEDED, "the request's deadline has passed", updates)
             if self._broken is not None:
-                self._revive(updates)
+                self._revive(self._broken, updates)
             able = not self.asleep and self._broken is None
             plan = self.scheduler.schedule() if able else None
             if plan is not None:
@@ -239,7 +219,7 @@ class EngineCore:
     def _patience(self) -> float | None:
         """How long to wait for a command at most, in seconds; None: until one comes."""
         if self._broken is not None:
-            return self._pause_s
+            return self._launcher.pause_s
         if self._stalled:
             return _STALL_S
         return 1.0 if self.asleep and self.scheduler.has_work else None
@@ -283,7 +263,7 @@ class EngineCore:
     def _step(self, plan: SchedulerOutput, updates: list[Update]) -> None:
         self.answers.begin(plan, self._clock())
         try:
-            output = self._execute(plan)
+            output = self._launcher.execute(plan, meanwhile=self._tell)
         except Exception as error:  # the requests of this step fail, the engine lives on
             self._fail(error, updates)
             return
@@ -292,20 +272,13 @@ class EngineCore:
         progress = self.scheduler.update(output)
         self.stats.steps += 1
         self.stats.generation_tokens += sum(len(each.tokens) for each in progress)
-        if self._overlapping is not None and not self.answers.steer:
+        if self._launcher.overlaps and not self.answers.steer:
             self._untold = partial(self.answers.news, progress, output, done)
         else:
             updates += self.answers.news(progress, output, done)
 
-    def _execute(self, plan: SchedulerOutput) -> StepOutput:
-        """A step; while others compute it, those who asked are told what the step before gave."""
-        if self._overlapping is None:
-            return self.executor.execute(plan)
-        self._overlapping.submit(plan)
-        self._tell()
-        return self._overlapping.result()
-
     def _tell(self) -> None:
+        """Those who asked hear what the last step gave, if they have not yet."""
         untold, self._untold = self._untold, None
         if untold is not None:
             self._deliver(untold())
@@ -325,27 +298,23 @@ class EngineCore:
         for group in suspects:
             self._end(group.request_id, "error", _code_of(error), message, updates)
         if self._consecutive_failures >= _FATAL_FAILURES:
-            self._broken, self._pause_s = error, 0.0
+            self._broken = error
+
+    def _when_lost(self, error: EngineError) -> None:
+        self.call(lambda: self._lose(error))
 
     def _lose(self, error: EngineError) -> None:
         """The ranks are gone, and with them the cache: nothing can be computed any more."""
         self.failure = error
         self._stopping = True
 
-    def _revive(self, updates: list[Update]) -> None:
-        """Steps fail again and again: make the executor anew, and later again if that fails too."""
-        _LOG.warning("the engine makes its executor anew after: %s", self._broken)
-        try:
-            self.executor.stop()
-            self._launch()
-        except Exception as error:
-            self._pause_s = min(max(2 * self._pause_s, 1.0), _LONGEST_PAUSE_S)
-            _LOG.error("the executor does not start; next try in %.0f s: %s", self._pause_s, error, exc_info=error)
+    def _revive(self, why: BaseException, updates: list[Update]) -> None:
+        """Steps fail again and again: go on with a new executor, when there is one."""
+        if not self._launcher.relaunch(why):
             return
-        for group in self.scheduler.begin_anew(self._new_blocks()):
+        for group in self.scheduler.begin_anew(self._launcher.new_blocks()):
             message = "the engine's cache has become too small for the request"
             self._end(group.request_id, "error", ErrorCode.RESOURCE_EXHAUSTED, message, updates)
-        self.stats.restarts += 1
         self._broken, self._consecutive_failures = None, 0
 
     def _fall_asleep(self) -> None:
@@ -365,17 +334,11 @@ class EngineCore:
             self._end(group.request_id, "error", ErrorCode.UNAVAILABLE, "the engine loads another model", updates)
         if updates:
             self._deliver(updates)
-        before = self._new_executor, self._limits
-        self.executor.stop()
-        self._new_executor, self._limits = new_executor, limits
         try:
-            self.start()
-        except Exception:
-            self._new_executor, self._limits = before
-            self.start()
-            raise
+            self._launcher.exchange(new_executor, limits)
         finally:
             self.asleep, self._broken = False, None
+            self._open()
 
     def _end(self, name: str, reason: FinishReason, code: ErrorCode, message: str, updates: list[Update]) -> None:
         error = EngineError(code, message).to_protocol()

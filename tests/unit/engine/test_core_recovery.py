@@ -307,7 +307,7 @@ def test_a_smaller_cache_after_a_restart_refuses_what_no_longer_fits() -> None:
         executor.info, executor.worker = small, ToyWorker(5, 4)
         return executor
 
-    driver.core._new_executor = shrunk
+    driver.core._launcher._new_executor = shrunk
     driver.core._broken = RuntimeError("broken")
     driver.finish()
     error = driver.last("big").error
