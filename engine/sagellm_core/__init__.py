@@ -62,7 +62,7 @@ _HOME = {
 }
 
 
-_EXTRA = frozenset({"jinja2", "safetensors", "starlette", "tokenizers", "torch"})
+_EXTRA = frozenset({"jinja2", "starlette", "tokenizers", "torch"})
 
 
 def __getattr__(name: str) -> Any:
