@@ -261,7 +261,7 @@ class PDSeparatedExecutor:
 
     def _connect(self, link: _Link) -> None:
         """Start or reach a node and tell it what to load. Raises OSError, EngineError."""
-        spec = link.spec
+        spec, host = link.spec, self._host
         if spec.address:
             host, _, port = spec.address.rpartition(":")
             sock = socket.create_connection((host, int(port)), _CONNECT_WITHIN_S)
@@ -281,7 +281,7 @@ class PDSeparatedExecutor:
             connection = link.child.control
         link.connection = connection
         settings = self.config.model_copy(update={"enable_prefix_cache": True}).model_dump(mode="json")
-        connection.send(Setup(spec.name, settings, self._token, self._host, self._transport))
+        connection.send(Setup(spec.name, settings, self._token, host, self._transport))
         threading.Thread(target=self._read, args=(link, connection), name=f"sage-from-{spec.name}", daemon=True).start()
 
     def _read(self, link: _Link, connection: Connection) -> None:

@@ -41,8 +41,8 @@ class PDLayout(BaseModel):
 
     Prompts of `prefill_threshold_tokens` and more are computed on prefill nodes; shorter ones, where the transfer would
     cost more than it saves, whole on a node that decodes. `transport`: shared memory ("shm"), TCP, or what suits two
-    nodes ("auto"). `host` is the address on which this host's nodes take blocks; `token` has to be that of the remote
-    nodes (SAGE_NODE_TOKEN there).
+    nodes ("auto"). `host` is the address on which this host's nodes take blocks (remote nodes take them where the
+    runtime reaches them); `token` has to be that of the remote nodes (SAGE_NODE_TOKEN there).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
