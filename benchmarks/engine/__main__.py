@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--only-tables", action="store_true", help="leave out everything but tokens a second")
     parser.add_argument("--no-write", action="store_true", help="print the report alone")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # peers are ended on the way out
     begun = time.monotonic()
     bandwidth = ReadBandwidth()
     sides = [side for side in SIDES if side.name.startswith(arguments.sides)]

@@ -75,8 +75,12 @@ def measure(
     shape: Shape, plans: list[Plan], threads: int, *, between: Callable[[], object], sides: Iterable[Side] = SIDES
 ) -> Table:
     """Load every side, then run every plan round by round. `between` is called before each round."""
-    entrants = [_enter(side, shape, threads) for side in sides if shape.name in side.only]
+    entrants: list[Entrant] = []
     try:
+        for side in sides:
+            if shape.name in side.only:
+                entrants.append(Entrant(side))
+                _enter(entrants[-1], shape, threads)
         for plan in plans:
             _rounds(entrants, shape, plan, between)
     finally:
@@ -86,9 +90,9 @@ def measure(
     return Table(shape, [plan.scenario for plan in plans], entrants)
 
 
-def _enter(side: Side, shape: Shape, threads: int) -> Entrant:
+def _enter(entrant: Entrant, shape: Shape, threads: int) -> None:
     """Start and load; one short run, so that what a library does at its first call is behind it."""
-    entrant = Entrant(side)
+    side = entrant.side
     _say(f"{shape.title}: loading {side.name}")
     try:
         model = model_for(side, shape)
@@ -97,7 +101,6 @@ def _enter(side: Side, shape: Shape, threads: int) -> Entrant:
         entrant.process.run([list(range(300, 332))], 2)
     except (EnvironmentUnavailableError, PeerFailedError) as error:
         _drop(entrant, str(error))
-    return entrant
 
 
 def _rounds(entrants: list[Entrant], shape: Shape, plan: Plan, between: Callable[[], object]) -> None:

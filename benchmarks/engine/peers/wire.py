@@ -11,8 +11,10 @@ A peer's libraries may print what they like: their standard output is sent to st
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 from typing import Any, Protocol
@@ -31,7 +33,8 @@ class Peer(Protocol):
 
 
 def serve(peer: Peer) -> None:
-    """Answer commands until standard input ends."""
+    """Answer commands until standard input ends, or whoever started this process does."""
+    _die_with_parent()
     with os.fdopen(os.dup(1), "w", buffering=1) as answers:
         os.dup2(2, 1)
         for line in sys.stdin:
@@ -40,6 +43,12 @@ def serve(peer: Peer) -> None:
             except Exception as error:  # whatever a library raises becomes a line of the report
                 answer = {"error": f"{type(error).__name__}: {str(error).strip()[:300]}"}
             answers.write(json.dumps(answer) + "\n")
+
+
+def _die_with_parent() -> None:
+    """A frozen process sees no end of its input: on Linux the kernel ends it (prctl PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _answer(peer: Peer, command: dict[str, Any]) -> dict[str, Any]:

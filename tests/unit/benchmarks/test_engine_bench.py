@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from benchmarks.engine.findings import Finding
 from benchmarks.engine.measure import Cell, Entrant, Table
@@ -145,3 +148,24 @@ def test_prompts_are_the_same_for_everybody_and_no_two_alike() -> None:
         assert all(300 <= token < SMALL.vocabulary for prompt in prompts for token in prompt)
     assert (min(SIXTEEN.lengths), max(SIXTEEN.lengths), len(SIXTEEN.lengths)) == (32, 512, 16)
     assert [side for side in SIDES if side == Side("ours", "ours", "ours", "auto")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's doing, on Linux")
+def test_no_frozen_peer_outlives_a_harness_that_is_killed(cache: Path) -> None:
+    script = (
+        "from benchmarks.engine.peer import PeerProcess\n"
+        "process = PeerProcess('ours', 'ours', 'ours')\n"
+        "try: process.load(model='/nowhere', precision='fp32', threads=1)\n"
+        "except Exception: print(process.pid, flush=True)\n"
+        "input()\n"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]
+    ) as harness:
+        assert harness.stdout is not None
+        peer = psutil.Process(int(harness.stdout.readline()))
+        assert peer.is_running()
+        harness.kill()
+    until(lambda: not peer.is_running() or peer.status() == psutil.STATUS_ZOMBIE, "the peer has ended")
