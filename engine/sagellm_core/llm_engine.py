@@ -222,16 +222,18 @@ class LLMEngine:
         Raises EngineError for the first text that cannot be embedded.
         """
         requests = [new_request(text, adapter=adapter) for text in texts]
-        tasks = [asyncio.create_task(self._embed(request)) for request in requests]
+        at_once = asyncio.Semaphore(self.config.max_batch_size)
+        tasks = [asyncio.create_task(self._embed(request, at_once)) for request in requests]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
             for task in tasks:
                 task.cancel()
 
-    async def _embed(self, request: Request) -> list[float]:
-        state = await self._submit(request, pooling=self.config.pooling_strategy)
-        response = await self._response(state)
+    async def _embed(self, request: Request, at_once: asyncio.Semaphore) -> list[float]:
+        async with at_once:
+            state = await self._submit(request, pooling=self.config.pooling_strategy)
+            response = await self._response(state)
         if state.vector is None:
             raise EngineError.from_protocol(response.error) if response.error else AssertionError("no vector, no error")
         return state.vector

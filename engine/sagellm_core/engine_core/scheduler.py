@@ -86,7 +86,7 @@ class Scheduler:
         can never fit or the id is already in use.
         """
         reason = self.refusal(len(prompt) + len(output), max_total, sampling)
-        if reason is None and request_id in self._sequences:
+        if reason is None and (request_id in self._groups or request_id in self._sequences):
             reason = f"a request with the id {request_id!r} is already running"
         if reason is not None:
             raise ValueError(reason)
@@ -342,7 +342,8 @@ class Scheduler:
             return [Progress(group, 0, [], "stop", sequence, vector=vector)]
         offered = output.candidates.get(seq_id)
         if group.search is None or offered is None or not offered.token_ids or offered.token_ids[0] < 0:
-            return [Progress(group, index, [], "error") for index in self.finish(group.request_id, "error")]
+            ended = self.finish(group.request_id, "error")
+            return [Progress(group, index, [], "error", sequence) for index in ended]
         group.candidates[seq_id] = offered
         if len(group.candidates) < len(group.members):
             return []

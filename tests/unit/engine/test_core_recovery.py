@@ -11,7 +11,7 @@ from sagellm_core import EngineError
 from sagellm_core.engine_core import SchedulerConfig
 from sagellm_core.engine_core.core import EngineCore
 from sagellm_core.engine_core.messages import Submission, Update
-from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
+from sagellm_core.engine_core.plan import SampledToken, SchedulerOutput, StepOutput
 from sagellm_core.executor.base import CommStats, WorkerInfo
 from sagellm_protocol import ErrorCode, SamplingParams
 
@@ -140,6 +140,29 @@ def test_a_step_out_of_memory_takes_the_prompt_with_it_and_the_answers_go_on() -
     assert error.retryable
     assert "no room for the logits" in error.message
     assert driver.core.stats.failures == 1
+
+
+def test_what_a_worker_says_of_a_sequence_reaches_who_asked() -> None:
+    driver = Driver()
+    driver.submit("a", [1, 2, 3])
+    driver.submit("b", [3, 2, 1])
+    executor = driver.executors[0]
+    execute = executor.execute
+
+    def faulty(plan: SchedulerOutput) -> StepOutput:
+        output = execute(plan)
+        output.tokens["a"] = [SampledToken(-1)]
+        output.failures["a"] = "the grammar cannot go on"
+        return output
+
+    executor.execute = faulty  # type: ignore[method-assign]
+    driver.turn()
+    executor.execute = execute  # type: ignore[method-assign]
+    driver.finish()
+    error = driver.last("a").error
+    assert error is not None
+    assert "the grammar cannot go on" in error.message
+    assert driver.is_right("b", [3, 2, 1])
 
 
 def test_after_three_failures_the_executor_is_made_anew_and_what_waits_goes_on() -> None:

@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tests.helpers.toy_worker import ToyWorker, expected, logprobs
 
-from sagellm_core.engine_core import BlockManager, Progress, Scheduler, SchedulerConfig, SchedulerOutput, StepOutput
+from sagellm_core.engine_core import (
+    BlockManager,
+    Progress,
+    SampledToken,
+    Scheduler,
+    SchedulerConfig,
+    SchedulerOutput,
+    StepOutput,
+)
 from sagellm_protocol.sampling import DecodingStrategy, SamplingParams
 
 pytestmark = pytest.mark.spec("E3", "E4")
@@ -207,6 +215,19 @@ def test_a_search_that_can_never_fit_is_refused_with_numbers() -> None:
         stage.add("r", [0] * 11, greedy(strategy=BEAMS, num_beams=4))
 
 
+def test_the_name_of_a_search_is_taken_though_its_first_sequence_has_ended() -> None:
+    stage = Stage(blocks=60, batch=8)
+    stage.add("r", [1, 2], greedy(10, strategy=CONTRASTIVE, top_k=4, ignore_eos=True))
+    while stage.scheduler.get("r") is not None:
+        stage.schedule()
+        stage.update()
+    assert stage.scheduler.has_work
+    with pytest.raises(ValueError, match="already running"):
+        stage.add("r", [1, 2], greedy())
+    stage.run()
+    stage.check()
+
+
 def test_drafts_from_the_text_itself_save_steps_and_change_nothing() -> None:
     plain, drafted = Stage(context=64, blocks=40), Stage(context=64, blocks=40)
     for stage, drafts in ((plain, 0), (drafted, 4)):
@@ -267,6 +288,30 @@ def test_a_failed_step_takes_the_readers_with_it_and_decodes_try_again() -> None
     assert [group.request_id for group in stage.scheduler.fail()] == ["reads"]
     stage.plan = None
     stage.end("reads")
+    stage.run()
+    stage.check()
+
+
+@pytest.mark.parametrize("strategy", [BEAMS, CONTRASTIVE])
+def test_a_search_with_a_broken_row_ends_with_all_its_answers(strategy: DecodingStrategy) -> None:
+    stage = Stage(blocks=40, batch=6)
+    several = 2 if strategy is BEAMS else 1
+    broken = stage.add("broken", [0, 1], greedy(strategy=strategy, num_beams=3, top_k=3, n=several))
+    stage.add("right", [2, 1], greedy())
+    for _ in range(2):
+        stage.schedule()
+        stage.update()
+    stage.schedule()
+    assert stage.plan is not None
+    output = stage.worker.execute(stage.plan)
+    member = list(output.candidates)[-1]
+    del output.candidates[member]
+    output.tokens[member] = [SampledToken(-1)]
+    for news in stage.scheduler.update(output):
+        stage.requests[news.group.request_id].take(news)
+    stage.plan = None
+    assert broken.reasons == ["error"] * several
+    stage.ended.add("broken")
     stage.run()
     stage.check()
 
@@ -426,4 +471,4 @@ class GroupMachine(RuleBasedStateMachine):
 
 
 TestGroupMachine = GroupMachine.TestCase
-TestGroupMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestGroupMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

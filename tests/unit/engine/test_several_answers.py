@@ -188,6 +188,12 @@ async def test_embedding_is_the_pooled_hidden_state(pooling: str, tiny_llama: Pa
         assert vector == pytest.approx(same, abs=1e-5)
 
 
+async def test_more_texts_than_the_queue_holds_are_embedded(tiny_llama: Path) -> None:
+    async with running(tiny_llama, max_batch_size=2, max_waiting_requests=1) as engine:
+        vectors = await engine.embed([[number, 5] for number in range(12)])
+    assert len({tuple(vector) for vector in vectors}) == 12
+
+
 async def test_an_embedding_engine_gives_no_text(tiny_llama: Path) -> None:
     async with running(tiny_llama, task_type="embed") as engine:
         assert len((await engine.embed(["hello"]))[0]) == 32
