@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sagellm_core.backends import BackendConfig
-from sagellm_core.backends.base import Backend
+from sagellm_core.backends.base import Backend, attention_for
 from sagellm_core.backends.cpu import CPUBackend
 from sagellm_core.engine_core.plan import BatchType, SchedulerOutput
 from sagellm_core.models import read_model_config
@@ -48,7 +48,7 @@ def hidden_states(model: CausalLM, inputs: Tensor, tokens: Sequence[int], backen
     )
     device = backend or CPUBackend(BackendConfig("cpu"))
     device.dtype(str(model.dtype).removeprefix("torch."), model.config)
-    attention = device.attention(model.config, _BLOCK)
+    attention = attention_for(device, model.config, _BLOCK)
     shape = (2, blocks, _BLOCK, model.num_kv_heads, model.config.head_dim)
     caches = [device.new_cache(shape, model.dtype) for _ in range(model.num_layers)]
     with torch.inference_mode():

@@ -159,6 +159,13 @@ class StepCapture(Protocol):
         ...
 
 
+def attention_for(backend: Backend, model: ModelConfig, block_size: int) -> PagedAttention:
+    """The backend's own attention, or the reference for models whose scores only that can change."""
+    return (
+        backend.attention(model, block_size) if model.plain_attention else Backend.attention(backend, model, block_size)
+    )
+
+
 @cache
 def backend_names() -> dict[str, str]:
     """Known kinds and where their classes are ("module:Class"), ours and those of other packages."""

@@ -19,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from sagellm_core.engine_core.plan import SchedulerOutput
 from sagellm_core.layers.rope import StepRope, rotate
+from sagellm_core.layers.scores import attend_scored
 
 AttentionMetadata = Any
 """What a backend's `prepare` returns and its `attend` takes: known to that backend alone."""
@@ -29,6 +30,7 @@ class AttentionSpec:
     """Shape of one layer's attention on this rank.
 
     `window`: a token sees itself and the `window - 1` tokens before it (sliding window); None: all before it.
+    `softcap` and `sinks` (heads,) change the scores, see `layers.scores`; the reference alone has them.
     """
 
     num_heads: int
@@ -36,6 +38,13 @@ class AttentionSpec:
     head_dim: int
     scale: float
     window: int | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = field(default=None, compare=False)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the scores go into the softmax as they are."""
+        return self.softcap is None and self.sinks is None
 
 
 @dataclass(slots=True, frozen=True)
@@ -159,7 +168,13 @@ class TorchPagedAttention(PagedAttention):
         value = values.index_select(0, meta.decode_blocks).view(shape).transpose(1, 2)
         grouped = query.view(meta.num_decodes, spec.num_kv_heads, -1, spec.head_dim)
         mask = self._decode_mask(meta, key.shape[2], spec.window)
-        return sdpa(grouped, key, value, attn_mask=mask, scale=spec.scale).reshape(query.shape)
+        if spec.plain:
+            return sdpa(grouped, key, value, attn_mask=mask, scale=spec.scale).reshape(query.shape)
+        if mask is None:
+            mask = torch.zeros(1, dtype=meta.dtype, device=self.device)
+        sinks = None if spec.sinks is None else spec.sinks.view(spec.num_kv_heads, -1, 1)
+        out = attend_scored(grouped, key, value, mask, scale=spec.scale, softcap=spec.softcap, sinks=sinks)
+        return out.reshape(query.shape)
 
     def _attend_piece(self, query: Tensor, keys: Tensor, values: Tensor, piece: Piece, spec: AttentionSpec) -> Tensor:
         shape = (1, -1, spec.num_kv_heads, spec.head_dim)
@@ -168,6 +183,11 @@ class TorchPagedAttention(PagedAttention):
         heads = query.transpose(0, 1).unsqueeze(0)
         mask = self._piece_mask(piece, spec.window)
         grouped = spec.num_heads != spec.num_kv_heads
+        if not spec.plain:
+            key, value = (x.repeat_interleave(spec.num_heads // spec.num_kv_heads, dim=1) for x in (key, value))
+            sinks = None if spec.sinks is None else spec.sinks.view(-1, 1, 1)
+            out = attend_scored(heads, key, value, mask, scale=spec.scale, softcap=spec.softcap, sinks=sinks)
+            return out.squeeze(0).transpose(0, 1)
         out = sdpa(heads, key, value, attn_mask=mask, is_causal=mask is None, scale=spec.scale, enable_gqa=grouped)
         return out.squeeze(0).transpose(0, 1)
 

@@ -30,6 +30,7 @@ class ModelConfig:
     `down(act(up))`. `windows`: the sliding window of each layer, None where it sees everything before it; empty: no
     layer has one. `scale_by_layer`: attention scores are also divided by the layer's number from 1 (a GPT-2 option).
     `foreign`: the model runs through `transformers`' own code, and only the sizes are described here.
+    `plain_attention`: no layer changes its scores before the softmax, see `layers.scores`.
     """
 
     architecture: str
@@ -55,6 +56,7 @@ class ModelConfig:
     scale_by_layer: bool = False
     dtype: str = "float32"
     foreign: bool = False
+    plain_attention: bool = True
 
     @property
     def num_parameters(self) -> int:

@@ -54,9 +54,8 @@ class Trial:
     refused: str = ""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
-        extra = [name for name in ("softcap", "s_aux", "position_bias") if options.get(name) is not None]
-        if extra:
-            self.refused = f"its attention has {extra[0]}"
+        if options.get("position_bias") is not None:
+            self.refused = "its attention has a bias by position"
         elif layer in self.specs:
             self.refused = f"layer {layer} attends twice"
         elif key.shape != value.shape or query.shape[-1] != key.shape[-1]:
@@ -64,7 +63,8 @@ class Trial:
         heads, head_dim = query.shape[1:]
         scale = options.get("scaling")
         scale = head_dim**-0.5 if scale is None else float(scale)
-        self.specs[layer] = AttentionSpec(heads, key.shape[1], head_dim, scale, options.get("sliding_window"))
+        window, softcap, sinks = (options.get(name) for name in ("sliding_window", "softcap", "s_aux"))
+        self.specs[layer] = AttentionSpec(heads, key.shape[1], head_dim, scale, window, softcap, sinks)
         return value.repeat_interleave(heads // key.shape[1], dim=1)
 
 

@@ -46,7 +46,7 @@ def load_hf(
     if shard.num_stages > 1:
         keep_stage(model, model.config.get_text_config(decoder=True), shard)
     own = [specs[layer] for layer in shard.layers(config.num_layers)]
-    config = replace(config, head_dim=own[0].head_dim)
+    config = replace(config, head_dim=own[0].head_dim, plain_attention=all(spec.plain for spec in specs.values()))
     return HFDecoder(config, shard, model, seat, own, dtype)
 
 

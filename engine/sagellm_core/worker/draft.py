@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sagellm_core.backends.base import Backend
+from sagellm_core.backends.base import Backend, attention_for
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.decoding.adjust import Row, adjust
 from sagellm_core.decoding.decoder import StepDecoder
@@ -62,7 +62,7 @@ class DraftModel:
         self.model = model
         self._device = backend.device
         self._block_size = block_size
-        self._attention = backend.attention(config, block_size)
+        self._attention = attention_for(backend, config, block_size)
         shape = (2, num_blocks + backend.spare_blocks, block_size, model.num_kv_heads, config.head_dim)
         self.caches = [backend.new_cache(shape, model.dtype) for _ in range(model.num_layers)]
         self._blocks = BlockStore(self.caches)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sagellm_core.backends.base import Backend, CapturedStep, StepCapture
+from sagellm_core.backends.base import Backend, CapturedStep, StepCapture, attention_for
 from sagellm_core.comm import ALONE, Place
 from sagellm_core.decoding.decoder import StepDecoder
 from sagellm_core.decoding.grammar import GrammarCompiler
@@ -46,7 +46,7 @@ class ModelRunner:
         config = model.config
         self.model = model
         self.device = backend.device
-        self.attention = backend.attention(config, block_size)
+        self.attention = attention_for(backend, config, block_size)
         shape = (2, num_blocks + backend.spare_blocks, block_size, model.num_kv_heads, config.head_dim)
         self.caches = [backend.new_cache(shape, model.dtype) for _ in range(model.num_layers)]
         self.blocks = BlockStore(self.caches)
@@ -59,7 +59,7 @@ class ModelRunner:
 
     def capture(self, max_batch: int, max_model_len: int) -> None:
         """Let the backend record decode steps, where the whole model is here. Called after a first step."""
-        if self.place.alone:
+        if self.place.alone and self.model.config.plain_attention:
             self._recorded = self._backend.capture(self.model, self.attention, self.caches, max_batch, max_model_len)
 
     @torch.inference_mode()

@@ -52,6 +52,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3 yarn of two scales": ("qwen3", {"rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.2}}),
     "mixture of experts": ("mixtral", {"num_local_experts": 4}),
     "small experts": ("qwen3_moe", {"num_experts": 4, "moe_intermediate_size": 16, "num_experts_per_tok": 2}),
+    "soft-capped scores": ("gemma2", {"head_dim": 8, "sliding_window": 16}),
+    "sinks": ("gpt_oss", {"head_dim": 8, "num_local_experts": 4, "sliding_window": 16}),
     "two rotations": ("gemma3_text", {"head_dim": 8, "sliding_window": 16}),
     "windows in turn": ("cohere2", {"sliding_window": 16}),
     "learned positions": ("opt", {"ffn_dim": 64, "word_embed_proj_dim": 32}),
