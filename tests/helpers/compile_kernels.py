@@ -70,8 +70,8 @@ def compile_launch(self: JITFunction[Any], *args: Any, grid: Any, warmup: bool, 
     }
 
 
-def launch_all(heads: int, kv_heads: int, head_dim: int, hidden: int, inner: int, vocab: int) -> None:
-    """Every launcher once, at the shapes of a model, in bfloat16 and with an 8-bit matrix."""
+def launch_all(heads: int, kv_heads: int, head_dim: int, hidden: int, inner: int, vocab: int, variants: int) -> None:
+    """Every launcher at the shapes of a model, in bfloat16 and with an 8-bit matrix; one variant each, or two."""
     from sagellm_core.layers.attention import AttentionSpec, HeadNorms
     from sagellm_core.layers.cuda import kernels
     from sagellm_core.layers.rope import StepRope
@@ -91,10 +91,11 @@ def launch_all(heads: int, kv_heads: int, head_dim: int, hidden: int, inner: int
     call = kernels.DecodeCall(ints(4), ints(4), ints(4, 16), ints(4))
     room = kernels.Partials.room(4, 8, spec, torch.device("cpu"))
     query = bf16(4, heads, head_dim)
-    for label, each, head_norms in (("", spec, None), ("windowed, normed", windowed, norms)):
+    for label, each, head_norms in (("", spec, None), ("windowed, normed", windowed, norms))[:variants]:
         LABEL[0] = label
         kernels.rotate_and_store(bf16(4, width), rope, head_norms, ints(4), cache, query, each)
-        kernels.prefill(query, cache, query.clone(), ints(4, 2), ints(4), ints(4), ints(4), ints(4, 16), each)
+        tiles = kernels.PrefillTiles.of(each, cache)
+        kernels.prefill(query, cache, query.clone(), ints(4, 2), ints(4), ints(4), ints(4), ints(4, 16), each, tiles)
         LABEL[0] = f"rotated {label}"
         kernels.decode_rotated(query, cache, call, room, each)
         LABEL[0] = f"fused {label}"
@@ -104,7 +105,7 @@ def launch_all(heads: int, kv_heads: int, head_dim: int, hidden: int, inner: int
     kernels.add_norm(bf16(4, hidden), bf16(4, hidden), bf16(hidden), 1e-6, bf16(4, hidden), pdl=True)
     kernels.silu_mul(bf16(4, 2 * inner))
     kernels.argmax(bf16(4, vocab), ints(4))
-    for rows in (1, 4):
+    for rows in (1, 4)[:variants]:
         LABEL[0] = f"norm, bias, {rows} rows"
         kernels.few_rows(
             bf16(rows, hidden), bf16(width, hidden), bf16(rows, width), bias=bf16(width), norm=bf16(hidden), pdl=True
@@ -121,7 +122,26 @@ def launch_all(heads: int, kv_heads: int, head_dim: int, hidden: int, inner: int
         kernels.few_rows(bf16(rows, inner), eight, bf16(rows, hidden), scales=torch.empty(hidden), add=True, pdl=True)
 
 
+def launch_wide(head_dim: int, dtype: torch.dtype) -> None:
+    """The attention of heads that are wider than usual."""
+    from sagellm_core.layers.attention import AttentionSpec
+    from sagellm_core.layers.cuda import kernels
+
+    spec = AttentionSpec(8, 2, head_dim, 0.1)
+    cache, query = torch.empty((2, 9, 16, 2, head_dim), dtype=dtype), torch.empty((4, 8, head_dim), dtype=dtype)
+    four, table = torch.zeros(4, dtype=torch.int32), torch.zeros((4, 16), dtype=torch.int32)
+    LABEL[0] = f"heads of {head_dim}, {dtype}"
+    tiles = kernels.PrefillTiles.of(spec, cache)
+    kernels.prefill(query, cache, query.clone(), torch.zeros_like(table), four, four, four, table, spec, tiles)
+    room = kernels.Partials.room(4, 8, spec, torch.device("cpu"))
+    kernels.decode_rotated(query, cache, kernels.DecodeCall(four, four, table, four), room, spec)
+
+
 if __name__ == "__main__":
     JITFunction.run = compile_launch
-    launch_all(*(int(size) for size in sys.argv[1:]))
+    if len(sys.argv) > 2:
+        launch_all(*(int(size) for size in sys.argv[1:]))
+    else:
+        for head_dim, dtype in ((128, torch.float32), (256, torch.bfloat16), (256, torch.float32)):
+            launch_wide(head_dim, dtype)
     print(json.dumps(RESULTS))

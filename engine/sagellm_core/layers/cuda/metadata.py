@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sagellm_core.engine_core.plan import SchedulerOutput
 from sagellm_core.layers.attention import AttentionSpec
-from sagellm_core.layers.cuda.kernels import PREFILL_ROWS, DecodeCall, Partials
+from sagellm_core.layers.cuda.kernels import DecodeCall, Partials
 
 ALIGN = 16
 """Pieces of a copy begin at multiples of this many numbers, and block tables are padded to as many columns: the
@@ -52,10 +52,9 @@ class Pieces:
             self._ends = torch.tensor(sums, dtype=torch.int32).to(self.starts.device)
         return self._ends
 
-    def work(self, group: int) -> Tensor:
-        """Tiles (items, 2) for so many query heads a key-value head: sequence, first token; longest first."""
-        if group not in self._work:
-            tokens = PREFILL_ROWS // (1 << (group - 1).bit_length())
+    def work(self, tokens: int) -> Tensor:
+        """Pieces of so many tokens (items, 2): sequence, first token; those with the longest context first."""
+        if tokens not in self._work:
             items = [
                 (length - count + first, index, first)
                 for index, (count, length) in enumerate(zip(self.host_counts, self.host_lengths, strict=True))
@@ -63,8 +62,8 @@ class Pieces:
             ]
             items.sort(reverse=True)
             flat = [[index, first] for _, index, first in items]
-            self._work[group] = torch.tensor(flat, dtype=torch.int32).to(self.starts.device)
-        return self._work[group]
+            self._work[tokens] = torch.tensor(flat, dtype=torch.int32).to(self.starts.device)
+        return self._work[tokens]
 
 
 @dataclass(slots=True)

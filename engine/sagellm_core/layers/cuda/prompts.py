@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sagellm_core.layers.attention import AttentionSpec
-from sagellm_core.layers.cuda.kernels import prefill
+from sagellm_core.layers.cuda.kernels import PrefillTiles, prefill
 from sagellm_core.layers.cuda.metadata import Pieces
 
 _WORKSPACE = 128 << 20
@@ -29,8 +29,9 @@ class TritonPrompts:
     """Our kernel: any block size, any rows, any type."""
 
     def __call__(self, query: Tensor, cache: Tensor, out: Tensor, pieces: Pieces, spec: AttentionSpec) -> None:
-        work = pieces.work(spec.num_heads // spec.num_kv_heads)
-        prefill(query, cache, out, work, pieces.starts, pieces.counts, pieces.lengths, pieces.tables, spec)
+        tiles = PrefillTiles.of(spec, cache)
+        work = pieces.work(tiles.tokens(spec))
+        prefill(query, cache, out, work, pieces.starts, pieces.counts, pieces.lengths, pieces.tables, spec, tiles)
 
 
 class VarlenPrompts:

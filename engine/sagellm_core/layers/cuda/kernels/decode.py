@@ -33,7 +33,7 @@ def online(best, total, acc, scores, values, seen):
     p = tl.where(seen, tl.exp2(scores - top[:, None]), 0.0)
     fade = tl.exp2(best - top)
     total = total * fade + tl.sum(p, axis=1)
-    acc = acc * fade[:, None] + tl.dot(p.to(values.dtype), values, input_precision="ieee")
+    acc = acc * fade[:, None] + tl.dot(p.to(values.dtype), values, input_precision="tf32x3")
     return top, total, acc
 
 
@@ -99,7 +99,7 @@ def _decode_kernel(
         mask = seen[:, None] & (d < D)[None, :]
         k = tl.load(keys + line[:, None] + d[None, :], mask=mask, other=0.0)
         v = tl.load(values + line[:, None] + d[None, :], mask=mask, other=0.0)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee")
+        scores = tl.dot(q, tl.trans(k), input_precision="tf32x3")
         best, total, acc = online(best, total, acc, scores, v, seen[None, :])
 
     if FUSED:  # noqa: SIM102  a constant of the kernel, and a number of the program

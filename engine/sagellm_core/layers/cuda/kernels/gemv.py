@@ -63,7 +63,7 @@ def _plus(acc, x, w, ROWS: tl.constexpr):
     if ROWS == 1:
         return acc + w.to(tl.float32) * x
     else:  # noqa: RET505  the compiler takes one of the two
-        return acc + tl.dot(x, tl.trans(w.to(x.dtype)), input_precision="ieee")
+        return acc + tl.dot(x, tl.trans(w.to(x.dtype)), input_precision="tf32x3")
 
 
 @triton.jit

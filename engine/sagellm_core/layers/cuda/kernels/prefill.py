@@ -6,6 +6,8 @@ and values are read once a group, and goes through the context with an online so
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -13,10 +15,31 @@ from torch import Tensor
 from sagellm_core.layers.attention import AttentionSpec
 from sagellm_core.layers.cuda.kernels.decode import EMPTY, online
 
-PREFILL_ROWS = 128
-"""Rows of a program's tile: new tokens times query heads of a group."""
 _LOG2E = 1.4426950408889634
-_BLOCK = 64
+_NARROW = 256
+
+
+@dataclass(slots=True, frozen=True)
+class PrefillTiles:
+    """Shape of a program's work: rows (new tokens times query heads of a group), keys at a time, warps, loads ahead."""
+
+    rows: int
+    keys: int
+    warps: int
+    stages: int
+
+    @classmethod
+    def of(cls, spec: AttentionSpec, cache: Tensor) -> PrefillTiles:
+        """For heads of at most 256 bytes the largest; wider ones have to fit into the memory of a multiprocessor."""
+        size = triton.next_power_of_2(spec.head_dim) * cache.element_size()
+        if size <= _NARROW:
+            return cls(128, 64, 8 if size == _NARROW else 4, 2)
+        return cls(64, 32, 8, 2) if size <= 2 * _NARROW else cls(32, 32, 4, 1)
+
+    def tokens(self, spec: AttentionSpec) -> int:
+        """New tokens that a program takes."""
+        group: int = triton.next_power_of_2(spec.num_heads // spec.num_kv_heads)
+        return max(1, self.rows // group)
 
 
 @triton.jit
@@ -57,7 +80,7 @@ def _prefill_kernel(
         seen = at[None, :] <= position[:, None]
         if WINDOWED:
             seen &= at[None, :] > position[:, None] - window
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee")
+        scores = tl.dot(q, tl.trans(k), input_precision="tf32x3")
         best, total, acc = online(best, total, acc, scores, v, seen)
 
     acc = acc / tl.where(total != 0, total, 1.0)[:, None]
@@ -74,11 +97,12 @@ def prefill(
     lengths: Tensor,
     tables: Tensor,
     spec: AttentionSpec,
+    tiles: PrefillTiles,
 ) -> None:
     """Attend with rotated queries (rows, heads, head_dim) over a cache that has their keys and values, into `out`.
 
-    `work` (items, 2) int32: a sequence and the first token of its piece that a program takes, `PREFILL_ROWS` over the
-    padded group size at a time. `starts`, `counts`, `lengths` (sequences,): first row, new tokens, context with them.
+    `work` (items, 2) int32: a sequence and the first token of its piece that a program takes, `tiles.tokens` at a time.
+    `starts`, `counts`, `lengths` (sequences,): first row, new tokens, context with them.
     """
     group = spec.num_heads // spec.num_kv_heads
     _prefill_kernel[(work.shape[0], spec.num_kv_heads)](
@@ -101,9 +125,9 @@ def prefill(
         PAGE=cache.shape[2],
         GROUP=group,
         GP=triton.next_power_of_2(group),
-        ROWS=PREFILL_ROWS,
-        BLOCK=_BLOCK,
+        ROWS=tiles.tokens(spec) * triton.next_power_of_2(group),
+        BLOCK=tiles.keys,
         WINDOWED=spec.window is not None,
-        num_warps=8 if spec.head_dim > 64 else 4,
-        num_stages=2,
+        num_warps=tiles.warps,
+        num_stages=tiles.stages,
     )
