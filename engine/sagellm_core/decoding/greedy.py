@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy
 import torch
 from torch import Tensor
 
 from sagellm_core.decoding.adjust import Row
-from sagellm_core.decoding.base import TokenStrategy
+from sagellm_core.decoding.base import LogitBatch, Outcome, TokenStrategy
+from sagellm_core.engine_core.plan import SampledToken
 
 
 def likeliest(scores: Tensor) -> Tensor:
@@ -18,8 +20,30 @@ def likeliest(scores: Tensor) -> Tensor:
     return scores.argmax(-1)
 
 
+def usable_likeliest(logits: Tensor) -> list[int]:
+    """The likeliest token of every row; -1 where the largest logit is no finite number."""
+    if logits.device.type != "cpu":
+        best, ids = logits.max(-1)
+        tokens: list[int] = ids.masked_fill(best.isfinite().logical_not_(), -1).tolist()
+        return tokens
+    rows = logits.float().numpy()
+    places = rows.argmax(-1)  # of NaN, if there is one
+    finite = numpy.isfinite(rows[numpy.arange(len(rows)), places])
+    chosen: list[int] = numpy.where(finite, places, -1).tolist()
+    return chosen
+
+
 class GreedyStrategy(TokenStrategy):
-    """One argmax for all rows."""
+    """One argmax for all rows; nothing else for those that want nothing else."""
+
+    def __call__(self, batch: LogitBatch) -> list[Outcome]:
+        if not all(span.state.plain for span in batch.spans):
+            return super().__call__(batch)
+        tokens = usable_likeliest(batch.logits)
+        for span, token in zip(batch.spans, tokens, strict=True):
+            if token >= 0:
+                span.state.accept(token)
+        return [[SampledToken(token)] for token in tokens]
 
     def choose(self, scores: Tensor, rows: Sequence[Row]) -> Tensor:
         return likeliest(scores)
