@@ -21,6 +21,11 @@ def chain_digest(parent: bytes, tokens: Seq[int]) -> bytes:
     return blake2b(parent + array("q", tokens).tobytes(), digest_size=16).digest()
 
 
+def chain_root(adapter: str) -> bytes:
+    """What stands before the first block of a chain: with a LoRA adapter, equal tokens have other keys and values."""
+    return blake2b(adapter.encode(), digest_size=16).digest() if adapter else b""
+
+
 def extend_chain(chain: list[bytes], tokens: Seq[int], block_size: int, root: bytes = b"") -> None:
     """Append the digests of the full blocks of `tokens` that `chain` does not have yet.
 

@@ -10,9 +10,9 @@ from bisect import bisect_left
 from collections.abc import Container, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
 from sagellm_core.engine_core.beam import BeamSearch
+from sagellm_core.engine_core.block_manager import chain_root
 from sagellm_core.engine_core.contrastive import ContrastiveSearch
 from sagellm_core.engine_core.drafts import Drafter
 from sagellm_core.engine_core.plan import Candidates
@@ -130,7 +130,7 @@ def open_group(request_id: str, order: tuple[int, int], prompt: Seq[int], limit:
     search = new_search(sampling, limit - len(prompt), stops)
     several = sampling.n if search is not None else sampling.best_of or sampling.n
     group = Group(request_id, order, several, search, num_members=1 if search else several)
-    root = blake2b(adapter.encode(), digest_size=16).digest() if adapter else b""
+    root = chain_root(adapter)
     drafts = 0 if pooling or search else sampling.n_speculative_tokens
     quiet = sampling.model_copy(update={"prompt_logprobs": None})
     for index in range(group.num_members):

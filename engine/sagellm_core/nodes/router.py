@@ -13,7 +13,7 @@ requests begin again elsewhere, prompt and answer so far prefilled together, and
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -78,9 +78,13 @@ class NodeState:
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A request on its way. `output` are the tokens that came so far; `job_id` changes with every attempt."""
+    """A request on its way. `output` are the tokens that came so far; `job_id` changes with every attempt.
+
+    `rank` sorts requests that wait: the more urgent first, then the earlier.
+    """
 
     submission: Submission
+    rank: tuple[int, int] = (0, 0)
     attempt: int = 0
     decode: NodeState | None = None
     prefill: NodeState | None = None
@@ -134,7 +138,8 @@ class Router:
         self.flights: dict[str, Flight] = {}
         self.transfers = TransferStats()
         self._by_job: dict[str, Flight] = {}
-        self._queue: deque[Flight] = deque()
+        self._queue: list[Flight] = []
+        self._arrivals = 0
 
     # -- requests -----------------------------------------------------------------------------------------------
 
@@ -144,8 +149,10 @@ class Router:
         flight = Flight(submission, output=list(submission.output), open_answers=set(range(num_answers(sampling))))
         search = sampling.strategy in (DecodingStrategy.BEAM_SEARCH, DecodingStrategy.CONTRASTIVE)
         flight.several = search or len(flight.open_answers) > 1
+        self._arrivals += 1
+        flight.rank = (-submission.priority, self._arrivals)
         self.flights[submission.seq_id] = flight
-        self._queue.append(flight)
+        self._wait(flight)
         self.dispatch()
 
     def cancel(self, request_id: str) -> None:
@@ -172,21 +179,17 @@ class Router:
         return [node for node in self.nodes.values() if node.up and node.heard_at < since]
 
     def dispatch(self) -> None:
-        """Give waiting requests to nodes, in their order, until those that decode are full."""
+        """Give waiting requests to nodes, the most urgent first, until those that decode are full."""
         while self._queue:
             flight = self._queue[0]
-            if flight.submission.seq_id not in self.flights:
-                self._queue.popleft()
-                continue
             able = [node for node in self.nodes.values() if node.role is not Role.PREFILL]
             if not any(node.up or node.returning for node in able):
-                self._queue.popleft()
                 self._end(flight, Error(code=ErrorCode.UNAVAILABLE, message="no node that decodes is left"))
                 continue
             free = [node for node in able if node.up and not node.full]
             if not free:
                 return
-            self._queue.popleft()
+            self._queue.pop(0)
             self._place(flight, min(free, key=lambda node: node.load))
 
     @property
@@ -268,7 +271,7 @@ class Router:
             node.full = True
             node.requests.discard(flight.job_id)
             flight.decode = None
-            self._queue.appendleft(flight)
+            self._wait(flight)
         elif message.have < message.wanted:
             flight.have, flight.wanted = message.have, message.wanted
             flight.cached = message.have * self._block_size
@@ -324,7 +327,10 @@ class Router:
             self._end(flight, Error(code=ErrorCode.UNAVAILABLE, message=why, retryable=True))
             return
         self.transfers.re_prefills += 1
-        self._queue.appendleft(flight)
+        self._wait(flight)
+
+    def _wait(self, flight: Flight) -> None:
+        insort(self._queue, flight, key=lambda each: each.rank)
 
     def _news(self, updates: list[Update]) -> None:
         fresh: list[Update] = []

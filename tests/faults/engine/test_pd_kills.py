@@ -50,7 +50,7 @@ async def test_answers_of_a_decode_node_that_dies_go_on_after_a_re_prefill() -> 
         tasks = [
             asyncio.create_task(tokens_of(runtime, prompt, event)) for prompt, event in zip(PROMPTS, begun, strict=True)
         ]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(90):
             await asyncio.gather(*(event.wait() for event in begun))
             os.kill(runtime.executor.pids()["decode-0"], signal.SIGKILL)
             assert await asyncio.gather(*tasks) == wanted
@@ -63,6 +63,23 @@ async def test_answers_of_a_decode_node_that_dies_go_on_after_a_re_prefill() -> 
             response = await runtime.generate(fresh, sampling_params=LONG)
         assert response.output_tokens == expected_tokens(tiny_model("llama"), fresh, 120)
         assert await runtime.health_check()
+    finally:
+        await runtime.stop()
+
+
+@pytest.mark.exhaustive
+async def test_a_node_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sagellm_core.pd_executor._SILENCE_S", 6.0)
+    runtime = new_runtime(PDLayout(prefill_threshold_tokens=32))
+    await runtime.start()
+    try:
+        begun = asyncio.Event()
+        task = asyncio.create_task(tokens_of(runtime, PROMPTS[0], begun))
+        async with asyncio.timeout(90):
+            await begun.wait()
+            os.kill(runtime.executor.pids()["decode-0"], signal.SIGSTOP)
+            assert await task == expected_tokens(tiny_model("llama"), PROMPTS[0], 120)
+        assert runtime.get_metrics()["re_prefills_total"] == 1
     finally:
         await runtime.stop()
 

@@ -18,10 +18,12 @@ from tests.helpers.tiny_models import expected_tokens, tiny_model
 from sagellm_core import EngineError, LLMEngine, LLMEngineConfig, ModelLoadError
 from sagellm_core.engine_core.plan import BatchType, NewSequence, SchedulerOutput, StepOutput
 from sagellm_core.executor.multi_process import MultiProcessExecutor
-from sagellm_protocol import ErrorCode, SamplingParams
+from sagellm_protocol import DecodingStrategy, ErrorCode, SamplingParams
 
 pytestmark = [pytest.mark.slow, pytest.mark.spec("E5")]
 PROMPTS = [[(7 * row * at + at) % 300 + 5 for at in range(10 + 25 * row)] for row in range(4)]
+
+SEARCH = SamplingParams(strategy=DecodingStrategy.BEAM_SEARCH, num_beams=3, n=3, max_tokens=10, ignore_eos=True)
 
 
 def config(folder: Path, **changes: object) -> LLMEngineConfig:
@@ -31,6 +33,15 @@ def config(folder: Path, **changes: object) -> LLMEngineConfig:
 
 def children() -> set[int]:
     return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+async def one_process(folder: Path, params: SamplingParams) -> list[list[int]]:
+    engine = LLMEngine(config(folder))
+    await engine.start()
+    try:
+        return [choice.output_tokens for choice in (await engine.generate(PROMPTS[2], sampling_params=params)).choices]
+    finally:
+        await engine.stop()
 
 
 @pytest.mark.parametrize(
@@ -57,11 +68,16 @@ async def test_ranks_give_the_tokens_of_one_process_and_leave_nothing(tensor: in
         answers = await asyncio.gather(*(engine.generate(prompt, sampling_params=params) for prompt in PROMPTS))
         seeded = SamplingParams(max_tokens=8, temperature=1.0, seed=3, logprobs=2)
         drawn = [await engine.generate(PROMPTS[1], sampling_params=seeded) for _ in range(2)]
+        searched = await engine.generate(PROMPTS[2], sampling_params=SEARCH)
         info = engine.get_info()["backend"]
+        metrics = drawn[0].metrics
     finally:
         await engine.stop()
     assert [answer.output_tokens for answer in answers] == [expected_tokens(folder, each, 24) for each in PROMPTS]
     assert drawn[0].output_tokens == drawn[1].output_tokens
+    assert [choice.output_tokens for choice in searched.choices] == await one_process(folder, SEARCH)
+    assert metrics.comm_overhead_ms > 0
+    assert (metrics.allreduce_count > 0, metrics.allgather_count > 0) == (tensor > 1, tensor > 1)
     assert drawn[0].logprobs is not None
     assert (info["tensor_parallel_size"], info["pipeline_parallel_size"]) == (tensor, pipeline)
     assert children() == before
@@ -123,6 +139,12 @@ def test_blocks_leave_the_caches_of_all_ranks_and_come_back_elsewhere(pair: Mult
     assert pair.read_blocks([3]) == content[pair.info.block_bytes :] != content[: pair.info.block_bytes]
     with pytest.raises(ValueError, match="blocks have"):
         pair.write_blocks([1], content)
+
+
+def test_ranks_sleep_and_wake_together(pair: MultiProcessExecutor) -> None:
+    pair.sleep()
+    pair.wake()
+    assert token_of(pair.execute(plan(6, PROMPTS[0]))) == expected_tokens(tiny_model("llama"), PROMPTS[0], 1)[0]
 
 
 def test_collectives_are_counted(pair: MultiProcessExecutor) -> None:

@@ -220,6 +220,19 @@ def test_a_full_node_is_not_asked_again_before_it_has_room() -> None:
     assert [net.end(name) for name in "abc"] == ["length"] * 3
 
 
+def test_the_more_urgent_goes_first_and_who_lost_its_node_keeps_its_place() -> None:
+    net = Net(Role.DECODE)
+    (node,) = net.nodes.values()
+    for name in "ab":
+        net.submit(name, length=5)
+    net.obey_all()
+    node.die(returning=True)
+    net.submit("c", length=5)
+    net.router.submit(Submission("urgent", [1, 2], SamplingParams(), priority=1))
+    node.come_up()
+    assert [order.job.id for order in node.orders] == ["urgent#0", "a#1", "b#1", "c#0"]
+
+
 def test_hybrid_nodes_share_the_work() -> None:
     net = Net(Role.HYBRID, Role.HYBRID)
     for name in "abcd":
