@@ -6,6 +6,8 @@ Rank `stage * tensor_size + t` is number `t` of the tensor-parallel group of its
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +18,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sagellm_core.comm.base import Communicator, Place, SingleProcess, SingleStage, Stage
+from sagellm_core.errors import EngineError
+from sagellm_protocol.errors import ErrorCode
 
 
 @dataclass(slots=True)
@@ -28,6 +32,22 @@ class Traffic:
     seconds: float = 0.0
 
 
+@contextmanager
+def exchange(traffic: Traffic) -> Iterator[None]:
+    """Time an exchange. Raises EngineError (comm_timeout, distributed_runtime_error) when it fails.
+
+    Who fails in the middle of one is out of step with the others for good.
+    """
+    begun = perf_counter()
+    try:
+        yield
+    except RuntimeError as error:
+        late = "timed out" in str(error).lower() or "timeout" in str(error).lower()
+        code = ErrorCode.COMM_TIMEOUT if late else ErrorCode.DISTRIBUTED_RUNTIME_ERROR
+        raise EngineError(code, "Cannot exchange tensors with the other ranks", cause=str(error)) from error
+    traffic.seconds += perf_counter() - begun
+
+
 @dataclass(slots=True)
 class TensorGroup:
     """The tensor-parallel group of a stage."""
@@ -38,19 +58,17 @@ class TensorGroup:
     traffic: Traffic
 
     def all_reduce(self, x: Tensor) -> Tensor:
-        begun = perf_counter()
-        dist.all_reduce(x, group=self.group)
+        with exchange(self.traffic):
+            dist.all_reduce(x, group=self.group)
         self.traffic.all_reduces += 1
-        self.traffic.seconds += perf_counter() - begun
         return x
 
     def all_gather(self, x: Tensor) -> Tensor:
-        begun = perf_counter()
         x = x.contiguous()
         parts = [torch.empty_like(x) for _ in range(self.size)]
-        dist.all_gather(parts, x, group=self.group)
+        with exchange(self.traffic):
+            dist.all_gather(parts, x, group=self.group)
         self.traffic.all_gathers += 1
-        self.traffic.seconds += perf_counter() - begun
         return torch.cat(parts, dim=-1)
 
 
@@ -66,24 +84,22 @@ class PipelineStage:
     _sending: list[tuple[dist.Work, Tensor]] = field(default_factory=list)
 
     def receive(self, rows: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        begun = perf_counter()
         hidden = torch.empty((rows, width), dtype=dtype, device=device)
-        dist.recv(hidden, src=self.rank - self.tensor_size)
+        with exchange(self.traffic):
+            dist.recv(hidden, src=self.rank - self.tensor_size)
         self.traffic.transfers += 1
-        self.traffic.seconds += perf_counter() - begun
         return hidden
 
     def send(self, hidden: Tensor) -> None:
         """Hands the states over and goes on; what was sent before is waited for, so that two are under way at most."""
-        begun = perf_counter()
-        while len(self._sending) > 1:
-            self._sending.pop(0)[0].wait()
         hidden = hidden.contiguous()
-        work = dist.isend(hidden, dst=self.rank + self.tensor_size)
+        with exchange(self.traffic):
+            while len(self._sending) > 1:
+                self._sending.pop(0)[0].wait()
+            work = dist.isend(hidden, dst=self.rank + self.tensor_size)
         assert work is not None, "this rank is a member of the default group"
         self._sending.append((work, hidden))
         self.traffic.transfers += 1
-        self.traffic.seconds += perf_counter() - begun
 
 
 @dataclass(slots=True, frozen=True)

@@ -33,6 +33,7 @@ _JOIN_WITHIN_S = 300.0
 _STRAGGLERS_WITHIN_S = 15.0
 _LOADERS_WITHIN_S = 0.5
 _STOP_WITHIN_S = 5.0
+_OUT_OF_STEP = (ErrorCode.COMM_TIMEOUT, ErrorCode.DISTRIBUTED_RUNTIME_ERROR)
 
 
 class MultiProcessExecutor:
@@ -199,6 +200,8 @@ class MultiProcessExecutor:
                     if isinstance(answer, Fault) and fault is None:
                         patience = _LOADERS_WITHIN_S if self.info is NOT_LOADED else _STRAGGLERS_WITHIN_S
                         fault, deadline = answer, monotonic() + patience
+        if fault is not None and fault.code in _OUT_OF_STEP:
+            self._lose(str(fault.error()), fault)
         if fault is not None:
             raise fault.error()
         return [got[number] for number in range(len(self.ranks))]

@@ -93,8 +93,8 @@ class Rank:
 
         backend = create_backend(BackendConfig(config.backend_type, config.device, config.device_ids))
         device = backend.device
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
+        if device.type != "cpu":  # collectives of this process are on its current device
+            getattr(torch, device.type).set_device(device)
         meeting = Meeting(
             Path(order.meeting),
             order.rank,
