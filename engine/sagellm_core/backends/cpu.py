@@ -13,10 +13,12 @@ from sagellm_core.layers.cpu import (
     TYPES,
     CpuPagedAttention,
     DecodeSteps,
+    Feature,
     FusedDecoder,
     PackedLinear,
     QuantisedLinear,
     Type,
+    features,
     fuse,
     kernels,
     tie,
@@ -61,17 +63,21 @@ class CPUBackend(Backend):
         return 512
 
     def dtype(self, requested: str, model: ModelConfig) -> torch.dtype:
-        """auto: float32 for small models (faster and exact), else the checkpoint's type, bfloat16 for float16."""
+        """auto: the checkpoint's type, bfloat16 for float16.
+
+        Small models in half precision are float32 on processors without bfloat16 products: there that is faster.
+        """
         if requested == "auto":
-            requested = self._automatic(model)
+            half = model.dtype in ("float16", "bfloat16")
+            slow = model.num_parameters <= _FLOAT32_UP_TO and not self._has_bfloat16
+            requested = "float32" if slow or not half else "bfloat16"
         dtype = getattr(torch, requested, None)
         self._dtype = dtype if isinstance(dtype, torch.dtype) else torch.float32
         return self._dtype
 
-    def _automatic(self, model: ModelConfig) -> str:
-        if model.num_parameters <= _FLOAT32_UP_TO:
-            return "float32"
-        return "bfloat16" if model.dtype == "float16" else model.dtype
+    @property
+    def _has_bfloat16(self) -> bool:
+        return self._library is not None and Feature.BF16 in features(self._library)
 
     def free_bytes(self) -> int | None:
         return int(psutil.virtual_memory().available)

@@ -145,7 +145,8 @@ def test_a_quantization_that_a_backend_has_not_is_refused() -> None:
     assert caught.value.error_code is ErrorCode.NOT_IMPLEMENTED
 
 
-def test_dtype_auto_on_a_cpu(shape: ModelConfig) -> None:
+def test_dtype_auto_on_a_cpu(shape: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sagellm_core.backends.cpu.kernels", lambda: None)
     backend = CPUBackend(BackendConfig())
     large = dataclasses.replace(shape, num_layers=100_000, dtype="float16")
     assert backend.dtype("auto", dataclasses.replace(shape, dtype="bfloat16")) is torch.float32

@@ -191,8 +191,8 @@ def test_attention_of_a_token_depends_on_its_context_alone(dtype: torch.dtype) -
             for index in range(beside):
                 plan.block_tables[index + 1][:] = [50 + 3 * index, 51 + 3 * index, 52 + 3 * index]
                 plan.slot_mapping[last - first + index] = (52 + 3 * index) * 16
-            rows = [torch.cat((part[first:last], part[:beside])) for part in parts]
-            out = attention.attend(*rows, cache, attention.prepare(plan, dtype), spec)[: last - first]
+            query, key, value = (torch.cat((part[first:last], part[:beside])) for part in parts)
+            out = attention.attend(query, key, value, cache, attention.prepare(plan, dtype), spec)[: last - first]
         return out[-1]
 
     alone = attended([])
