@@ -175,12 +175,21 @@ def _run(config: LLMEngineConfig, sock: socket.socket, keys: list[str]) -> Excep
         server_config(create_app(config, service, api_keys=keys), DRAIN_SECONDS), service, DRAIN_SECONDS
     )
     service.on_failure = lambda _: setattr(server, "should_exit", True)
+    service.on_ready = _leave_to_stay
     host, port = sock.getsockname()[:2]
     logging.getLogger("sagellm_core.server").info("http://%s:%s serves %s; loading", host, port, service.model_id)
     # uvicorn takes TERM over, and raises it again when it has drained: then it has nothing left to do.
     signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
     server.run(sockets=[sock])
     return service.failure
+
+
+def _leave_to_stay() -> None:
+    """What is there now stays until the end: looking through it for garbage would hold up steps again and again."""
+    import gc
+
+    gc.collect()
+    gc.freeze()
 
 
 if __name__ == "__main__":

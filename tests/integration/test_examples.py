@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.helpers.tiny_models import tiny_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -49,7 +51,61 @@ def test_nearest_text(tmp_path: Path) -> None:
     ]
 
 
+def script(name: str, tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """An example that is run with Python itself, without a network."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLES / name, *words],
+        env=os.environ | {"SAGE_HOME": str(tmp_path / ".sage"), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.spec("E3")
+def test_six_ways_to_choose_the_next_token(tmp_path: Path) -> None:
+    done = script("decoding_strategies_demo.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    scenes = [line for line in lines if line[:2] in {f"{number}." for number in range(1, 7)}]
+    assert len(scenes) == 6
+    assert lines.count("again the same: True") == 4
+    assert "the same as greedy: True" in lines
+    scores = [float(line.split()[1].rstrip(":")) for line in lines if line.startswith("score ")]
+    assert len(scores) == 2
+    assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.slow
+@pytest.mark.spec("E7")
+def test_a_model_with_older_files_becomes_one_that_the_engine_reads(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    folder = tmp_path / "old"
+    shutil.copytree(tiny_model("gpt2"), folder)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    done = script("model_download_helper.py", tmp_path, str(folder))
+    assert done.returncode == 0, done.stderr
+    assert "converted: model.safetensors" in done.stdout
+    again = load_file(folder / "model.safetensors")
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    assert "converted" not in script("model_download_helper.py", tmp_path, str(folder)).stdout
+
+
+def test_a_model_that_cannot_be_fetched_is_one_clear_message(tmp_path: Path) -> None:
+    done = script("model_download_helper.py", tmp_path, "nobody/nothing")
+    assert done.returncode == 1
+    assert "Cannot fetch nobody/nothing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_every_example_is_in_the_table() -> None:
     table = (EXAMPLES / "README.md").read_text()
 
-    assert all(f"`{path.name}`" in table for path in EXAMPLES.glob("*.py"))
+    assert all(f"`{path.name}`" in table for path in EXAMPLES.iterdir() if path.suffix in (".py", ".yaml"))

@@ -32,6 +32,7 @@ class EngineService:
         self.drain = DrainRate()
         self.failure: Exception | None = None
         self.on_failure: Callable[[Exception], None] | None = None
+        self.on_ready: Callable[[], None] | None = None
         self._loading: asyncio.Task[None] | None = None
 
     @property
@@ -171,6 +172,8 @@ class EngineService:
             if self.on_failure is not None:
                 self.on_failure(error)
             return
+        if self.on_ready is not None:
+            self.on_ready()
         info = self.engine.get_info()
         _LOG.info("ready: %s on %s, context %s tokens", self.model_id, info["backend"], info.get("max_model_len"))
         if self.model_id == DEFAULT_MODEL:
