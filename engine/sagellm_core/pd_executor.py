@@ -29,7 +29,8 @@ from sagellm_core.errors import EngineError, not_implemented
 from sagellm_core.executor.multi_process import thread_share
 from sagellm_core.executor.process import ChildProcess
 from sagellm_core.nodes.messages import Down, Halt, NodeAnswer, Setup, Up
-from sagellm_core.nodes.router import NodeState, Role, Router
+from sagellm_core.nodes.router import Router
+from sagellm_core.nodes.state import NodeState, Role
 from sagellm_core.wire import Connection, Fault
 from sagellm_protocol.errors import Error, ErrorCode
 from sagellm_protocol.sampling import SamplingParams

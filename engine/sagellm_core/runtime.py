@@ -20,7 +20,7 @@ from sagellm_core.engine_core.loop import RequestLoop
 from sagellm_core.errors import EngineError
 from sagellm_core.llm_engine import LLMEngine
 from sagellm_core.models.bundle import ModelBundle
-from sagellm_core.nodes.router import Role
+from sagellm_core.nodes.state import Role
 from sagellm_core.pd_executor import NodeSpec, PDSeparatedExecutor
 from sagellm_protocol.errors import ErrorCode
 

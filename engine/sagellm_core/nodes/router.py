@@ -15,12 +15,10 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import Any
 
-from sagellm_core.engine_core.messages import CoreStats, Submission, Update
-from sagellm_core.kv_transfer.messages import KVAddress
+from sagellm_core.engine_core.messages import Submission, Update
 from sagellm_core.nodes.messages import (
     Arrived,
     Cancel,
@@ -38,85 +36,12 @@ from sagellm_core.nodes.messages import (
     Sent,
     Up,
 )
+from sagellm_core.nodes.state import Flight, NodeState, Role, TransferStats
 from sagellm_core.request_state import num_answers
 from sagellm_protocol.errors import Error, ErrorCode
 from sagellm_protocol.sampling import DecodingStrategy
 
 MOST_ATTEMPTS = 3
-
-
-class Role(StrEnum):
-    """What a node is for. A hybrid node computes prompts and runs requests, of its own and for others."""
-
-    PREFILL = "prefill"
-    DECODE = "decode"
-    HYBRID = "hybrid"
-
-
-@dataclass(slots=True, eq=False)
-class NodeState:
-    """A node as the router sees it. `returning`: it is down, but somebody is bringing it back."""
-
-    name: str
-    role: Role
-    send: Callable[[Any], None]
-    up: bool = False
-    returning: bool = True
-    full: bool = False
-    address: KVAddress | None = None
-    max_model_len: int = 0
-    heard_at: float = 0.0
-    stats: CoreStats = field(default_factory=CoreStats)
-    requests: set[str] = field(default_factory=set)
-    prompts: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def load(self) -> tuple[int, int]:
-        """Smaller is better for a new request: fewer requests, then fewer prompt tokens to compute."""
-        return len(self.requests), sum(self.prompts.values())
-
-
-@dataclass(slots=True, eq=False)
-class Flight:
-    """A request on its way. `output` are the tokens that came so far; `job_id` changes with every attempt.
-
-    `rank` sorts requests that wait: the more urgent first, then the earlier.
-    """
-
-    submission: Submission
-    rank: tuple[int, int] = (0, 0)
-    attempt: int = 0
-    decode: NodeState | None = None
-    prefill: NodeState | None = None
-    reserving: bool = False
-    have: int = 0
-    wanted: int = 0
-    output: list[int] = field(default_factory=list)
-    several: bool = False
-    prefill_since: float = 0.0
-    cached: int | None = None
-    kv_transfer: tuple[int, int, float] = (0, 0, 0.0)
-    open_answers: set[int] = field(default_factory=set)
-
-    @property
-    def job_id(self) -> str:
-        return f"{self.submission.seq_id}#{self.attempt}"
-
-    @property
-    def tokens(self) -> list[int]:
-        return self.submission.prompt + self.output
-
-
-@dataclass(slots=True)
-class TransferStats:
-    """KV blocks that went between nodes since the start; `re_prefills` counts requests that had to begin again."""
-
-    blocks: int = 0
-    bytes: int = 0
-    ms: float = 0.0
-    transfers: int = 0
-    failures: int = 0
-    re_prefills: int = 0
 
 
 class Router:

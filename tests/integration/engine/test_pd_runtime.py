@@ -22,7 +22,7 @@ from tests.helpers.tiny_models import expected_tokens, tiny_model
 from sagellm_core import EngineError, LLMEngine, LLMEngineConfig, ModelLoadError
 from sagellm_core.factory import new_engine
 from sagellm_core.nodes.node import TOKEN_VARIABLE
-from sagellm_core.nodes.router import Role
+from sagellm_core.nodes.state import Role
 from sagellm_core.runtime import DistributedRuntime, PDLayout, RemoteNode
 from sagellm_protocol import SamplingParams
 

@@ -34,7 +34,8 @@ from sagellm_core.nodes.messages import (
     Sent,
     Up,
 )
-from sagellm_core.nodes.router import MOST_ATTEMPTS, NodeState, Role, Router
+from sagellm_core.nodes.router import MOST_ATTEMPTS, Router
+from sagellm_core.nodes.state import NodeState, Role
 from sagellm_core.wire import Fault
 from sagellm_protocol import SamplingParams
 from sagellm_protocol.messages import FinishReason
