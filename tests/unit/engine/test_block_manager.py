@@ -91,6 +91,40 @@ def test_freeing_twice_is_an_error() -> None:
         blocks.release(table)
 
 
+def test_only_what_nobody_else_reads_may_be_written() -> None:
+    blocks = BlockManager(2, SIZE)
+    table = blocks.take(1) or []
+    assert blocks.writable(table[0])
+    blocks.share(table)
+    assert not blocks.writable(table[0])
+    blocks.release(table)
+    assert blocks.writable(table[0])
+    blocks.name(table[0], chain_of([1, 2, 3, 4])[0])
+    assert not blocks.writable(table[0])
+
+
+def test_contents_that_are_lost_are_not_found() -> None:
+    blocks = BlockManager(3, SIZE)
+    chain = chain_of(list(range(8)))
+    table = blocks.take(2) or []
+    for block, digest in zip(table, chain, strict=True):
+        blocks.name(block, digest)
+    blocks.release(table[:1])
+    blocks.forget_all()
+    assert blocks.cached_prefix(chain) == []
+    blocks.release(table[1:])
+    assert blocks.num_free == 3
+    assert blocks.take(3) is not None
+    assert blocks.evictions == 0
+
+
+def test_a_chain_of_another_root_has_other_names() -> None:
+    chains: list[list[bytes]] = [[], []]
+    for chain, root in zip(chains, (b"", b"adapter"), strict=True):
+        extend_chain(chain, list(range(8)), SIZE, root)
+    assert not set(chains[0]) & set(chains[1])
+
+
 class BlockMachine(RuleBasedStateMachine):
     """Random owners take, share, name and release; a plain model counts who owns what."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from tests.helpers.toy_worker import ToyWorker, expected, logprobs
 
 from sagellm_core.engine_core import (
@@ -472,3 +472,9 @@ class GroupMachine(RuleBasedStateMachine):
 
 TestGroupMachine = GroupMachine.TestCase
 TestGroupMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)
+def test_many_more_random_requests() -> None:
+    run_state_machine_as_test(GroupMachine, settings=settings(max_examples=1000, stateful_step_count=80, deadline=None))
