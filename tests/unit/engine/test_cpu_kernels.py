@@ -49,7 +49,8 @@ def test_products_are_those_of_torch(outputs: int, inputs: int, rows: int, dtype
     bias = matrix(1, outputs, dtype, seed=2)[0] if with_bias else None
     expected = x.double() @ weight.double().t() + (0 if bias is None else bias.double())
     found = packed(weight, bias, KINDS[dtype])(x)
-    assert found.dtype is dtype and found.shape == (rows, outputs)
+    assert found.dtype is dtype
+    assert found.shape == (rows, outputs)
     bound = TOLERANCE[dtype] * (1 + inputs**0.5)
     assert (found.double() - expected).abs().max() <= bound
 
