@@ -100,7 +100,7 @@ def keep_stage(model: Any, config: Any, shard: Shard) -> None:
     plan = list(getattr(config, "base_model_pp_plan", None) or ())
     if len(plan) < 3 or "layers" not in plan:
         raise _cannot(model, "pipeline_parallel_size")
-    layers = getattr(decoder, "layers")  # noqa: B009
+    layers = decoder.layers
     own = shard.layers(len(layers))
     for index in range(len(layers)):
         if index not in own:

@@ -34,7 +34,7 @@ class Case:
     """One way to run one family."""
 
     family: str
-    place: str = "alone"  # alone, gpu, tp (two ranks), pp (two stages), pd (prefill and decode on nodes of their own)
+    place: str = "alone"  # alone, gpu, tp (two ranks), pp (two stages), tp-pp (both), pd (prefill and decode apart)
     blocks: int = ROOMY
     budget: int = WHOLE
     guess: str = "none"  # none, n-gram, draft (the model itself), stranger (another model's drafts)
@@ -55,8 +55,8 @@ class Case:
             kv_cache_block_size=8,
             kv_cache_num_blocks=self.blocks,
             max_num_batched_tokens=self.budget,
-            tensor_parallel_size=2 if self.place == "tp" else 1,
-            pipeline_parallel_size=2 if self.place == "pp" else 1,
+            tensor_parallel_size=2 if self.place in ("tp", "tp-pp") else 1,
+            pipeline_parallel_size=2 if self.place in ("pp", "tp-pp") else 1,
             num_speculative_tokens=0 if self.guess == "none" else 3,
             speculative_model=None if draft is None else str(draft),
         )
@@ -85,6 +85,8 @@ def everything() -> Iterator[Case]:
         yield Case("llama", "alone", blocks, budget, "stranger")
     for family, place in product([*OWN, *SPLIT], ("tp", "pp", "pd")):
         yield Case(family, place, STARVED, CHUNKED)
+    yield Case("qwen2", "tp-pp", STARVED, CHUNKED, "n-gram")
+    yield Case("phi3", "tp-pp", STARVED, CHUNKED, "draft")
     for place, guess in product(("tp", "pp", "pd"), ("n-gram", "draft", "stranger")):
         yield Case("llama", place, STARVED, WHOLE, guess)
 
