@@ -30,7 +30,7 @@ async def engine_with(base: Path, adapters: dict[str, Path], **changes: Any) -> 
         "kv_cache_block_size": 4,
     } | changes
     folders = {name: str(folder) for name, folder in adapters.items()}
-    engine = LLMEngine(LLMEngineConfig(model_path=str(base), backend_type="cpu", lora_adapters=folders, **settings))
+    engine = LLMEngine(LLMEngineConfig(model_path=str(base), lora_adapters=folders, **settings))
     await engine.start()
     try:
         yield engine
@@ -175,3 +175,22 @@ async def test_a_folder_without_an_adapter_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"adapter_config\.json"):
         async with engine_with(tiny_model("llama"), {"none": tmp_path / "empty"}):
             pass
+
+
+@pytest.mark.parametrize("changes", [{"dtype": "bfloat16"}, {"dtype": "bfloat16", "quantization": "int8"}], ids=str)
+async def test_adapters_go_beside_weights_of_smaller_types(changes: dict[str, Any], llama: dict[str, Path]) -> None:
+    """Nearer to the merged model in float32 than to the bare one, by log-probabilities of a prompt's tokens."""
+
+    async def scores(folder: str, adapter: str, **settings: Any) -> list[float]:
+        adapters = {"all": llama["all"]} if adapter else {}
+        async with engine_with(llama[folder], adapters, **settings) as engine:
+            sampling = SamplingParams(max_tokens=1, prompt_logprobs=1)
+            request = Request(request_id="p", prompt=PROMPT, sampling_params=sampling, adapter=adapter)
+            answer = await engine.complete(request)
+        assert answer.prompt_logprobs is not None
+        return [token.logprob for token in answer.prompt_logprobs]
+
+    small = await scores("base", "all", **changes)
+    right, wrong = await scores("all merged", ""), await scores("base", "")
+    off = sum(abs(a - b) for a, b in zip(small, right, strict=True))
+    assert off < 0.1 * sum(abs(a - b) for a, b in zip(right, wrong, strict=True))
