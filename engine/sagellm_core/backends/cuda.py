@@ -106,7 +106,7 @@ class CUDABackend(Backend):
             return super().attention(model, block_size)
         from sagellm_core.layers.cuda.choice import best_attention
 
-        return best_attention(model, block_size, self._dtype, self.device, self.processors)
+        return best_attention(model, block_size, self._dtype, self.device, self.processors, self.timer())
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None = None, *, shared: bool = False) -> LinearOp:
         """The checkpoint's own layout. With fp8, 8-bit floats, but for a matrix that is the embedding too.

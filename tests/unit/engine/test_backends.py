@@ -139,6 +139,18 @@ def test_ascend_is_found_where_its_software_is(tmp_path: Path, devices: int, exp
     assert expected in (done.stdout if devices else done.stderr), done.stderr
 
 
+@pytest.mark.slow
+def test_devices_that_are_not_there_bring_nothing_in() -> None:
+    """Neither triton nor our kernels nor Huawei's package is imported to find out that there is no such device."""
+    script = (
+        "import sys\nfrom sagellm_core import BackendConfig, create_backend\n"
+        "create_backend(BackendConfig())\nimport sagellm_core.backends.cuda\n"
+        "print([name for name in sys.modules if name.startswith(('triton', 'torch_npu', 'sagellm_core.layers.cuda'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_a_quantization_that_a_backend_has_not_is_refused() -> None:
     with pytest.raises(EngineError, match="'cpu' has no quantization 'fp8'") as caught:
         create_backend(BackendConfig(kind="cpu", quantization="fp8"))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sagellm_core.layers.attention import AttentionSpec
 from sagellm_core.layers.cuda.attention import TritonPagedAttention
-from sagellm_core.layers.cuda.measure import Timer, cuda_timer, fastest
+from sagellm_core.layers.cuda.measure import Timer, fastest
 from sagellm_core.layers.cuda.metadata import Pieces, upload
 from sagellm_core.layers.cuda.prompts import FlashInferPrompts, PromptKernel, TritonPrompts, VarlenPrompts
 from sagellm_core.models.config import ModelConfig
@@ -33,14 +33,19 @@ def installed(device: torch.device, dtype: torch.dtype) -> dict[str, PromptKerne
 
 
 def best_attention(
-    model: ModelConfig, block_size: int, dtype: torch.dtype, device: torch.device, processors: int
+    model: ModelConfig,
+    block_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    processors: int,
+    timer: Timer | None,
 ) -> TritonPagedAttention:
-    """The attention of a GPU, with the prompt kernel that is quickest there."""
+    """The attention of a GPU, with the prompt kernel that is quickest there; without a timer, with ours."""
     attention = TritonPagedAttention(block_size, device, model.num_kv_heads, processors)
     kernels = installed(device, dtype)
-    if len(kernels) > 1:
+    if timer is not None and len(kernels) > 1:
         spec = AttentionSpec(model.num_heads, model.num_kv_heads, model.head_dim, model.head_dim**-0.5)
-        attention.prompts = kernels[choose(kernels, spec, block_size, dtype, device, cuda_timer(device))]
+        attention.prompts = kernels[choose(kernels, spec, block_size, dtype, device, timer)]
     return attention
 
 
