@@ -257,7 +257,7 @@ class PDSeparatedExecutor:
                 raise self.failure
         first = next(iter(self._links.values())).state.stats
         self.stats.bytes_per_token, self.stats.dtype = first.bytes_per_token, first.dtype
-        self.stats.device = {**first.device, "nodes": {name: link.spec.role for name, link in self._links.items()}}
+        self.stats.device = {**first.device, "nodes": {name: str(link.spec.role) for name, link in self._links.items()}}
         self._gather()
 
     def _connect(self, link: _Link) -> None:

@@ -54,7 +54,7 @@ class EngineCore:
     """Scheduler and executor, driven by one thread. `deliver` is called on that thread.
 
     `after_step` is called there too, when a step's results are in the scheduler and before blocks are taken again; also
-    when there is work but no room for a step, because others than sequences hold blocks.
+    when the loop is `stalled`: there is work but no room for a step, because others than sequences hold blocks.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class EngineCore:
         self._consecutive_failures = 0
         self._broken: BaseException | None = None
         self._stopping = False
-        self._stalled = False
+        self.stalled = False
         self._untold: Callable[[], list[Update]] | None = None
         self.asleep = False
         self.stats = CoreStats(block_size=block_size)
@@ -191,7 +191,7 @@ class EngineCore:
         """Take in what waits in the queue, then do one step. With `block`, wait for work when there is none."""
         updates: list[Update] = []
         try:
-            idle = self.asleep or self._broken is not None or self._stalled or not self.scheduler.has_work
+            idle = self.asleep or self._broken is not None or self.stalled or not self.scheduler.has_work
             if idle or not self._commands.empty():
                 self._tell()
             self._take_commands(updates, self._patience() if block and idle else 0.0)
@@ -208,8 +208,8 @@ class EngineCore:
             plan = self.scheduler.schedule() if able else None
             if plan is not None:
                 self._step(plan, updates)
-            self._stalled = able and plan is None and self.scheduler.has_work
-            if self._after_step is not None and (plan is not None or self._stalled):
+            self.stalled = able and plan is None and self.scheduler.has_work
+            if self._after_step is not None and (plan is not None or self.stalled):
                 self._after_step()
             self._count()
         finally:
@@ -220,7 +220,7 @@ class EngineCore:
         """How long to wait for a command at most, in seconds; None: until one comes."""
         if self._broken is not None:
             return self._launcher.pause_s
-        if self._stalled:
+        if self.stalled:
             return _STALL_S
         return 1.0 if self.asleep and self.scheduler.has_work else None
 

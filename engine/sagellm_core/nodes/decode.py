@@ -116,9 +116,11 @@ class DecodeEngine:
 
         Where there is no room for a step, the request that came last gives back what was kept for it.
         """
-        scheduler = self._core.scheduler
-        if self._incoming and scheduler.has_work and not scheduler.running:
+        if self._incoming and self._core.stalled:
             self.proceed(next(reversed(self._incoming)))
+        self._tell_room()
+
+    def _tell_room(self) -> None:
         if self._refused_at is not None and self._state() > self._refused_at:
             self._refused_at = None
             self._report(Room())
@@ -149,7 +151,7 @@ class DecodeEngine:
 
     def _release(self, incoming: Incoming) -> None:
         self._core.scheduler.blocks.release(incoming.blocks)
-        self.after_step()
+        self._tell_room()
 
     def _has_room(self, needed: int, wanted: int) -> bool:
         """Whether blocks can be set aside without starving what runs, and the request will have its turn soon."""

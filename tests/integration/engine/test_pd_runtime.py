@@ -24,10 +24,19 @@ from sagellm_core.factory import new_engine
 from sagellm_core.nodes.node import TOKEN_VARIABLE
 from sagellm_core.nodes.state import Role
 from sagellm_core.runtime import DistributedRuntime, PDLayout, RemoteNode
-from sagellm_protocol import SamplingParams
+from sagellm_protocol import ErrorCode, Request, SamplingParams
 
 pytestmark = [pytest.mark.slow, pytest.mark.spec("E6")]
 PROMPTS = [[(7 * row * at + at) % 300 + 5 for at in range(20 + 35 * row)] for row in range(5)]
+WAYS: list[dict[str, Any]] = [
+    {"n": 2, "temperature": 1.0, "seed": 5, "logprobs": 1},
+    {"strategy": "beam_search", "num_beams": 3, "n": 2},
+    {"strategy": "contrastive", "top_k": 4},
+    {"strategy": "speculative", "n_speculative_tokens": 3},
+    {"temperature": 1.0, "seed": 4, "repetition_penalty": 1.2, "min_p": 0.05},
+    {"prompt_logprobs": 1},
+    {"grammar": {"kind": "regex", "text": "[ab]{4}"}, "ignore_eos": False},
+]
 GREEDY = SamplingParams(max_tokens=16, ignore_eos=True)
 
 
@@ -73,11 +82,41 @@ async def test_the_tokens_are_those_of_one_process_and_blocks_travel(transport: 
         assert travelled.metrics.kv_transfer_count == (len(fresh) - 1) // 16
         assert travelled.metrics.kv_transfer_ms > 0
         assert travelled.metrics.prefix_hit_rate == 0
-        searched = SamplingParams(n=2, temperature=1.0, seed=5, max_tokens=6, logprobs=1, ignore_eos=True)
-        several = await runtime.generate(PROMPTS[2], sampling_params=searched)
-        assert [len(choice.output_tokens) for choice in several.choices] == [6, 6]
+        await every_way_to_decode_is_that_of_one_process(runtime)
         assert {node["role"] for node in runtime.get_info()["nodes"].values()} == {"prefill", "decode"}
     assert {child.pid for child in psutil.Process().children(recursive=True)} == before
+
+
+async def every_way_to_decode_is_that_of_one_process(runtime: DistributedRuntime) -> None:
+    plain = runtime.config.model_copy(update={"engine_id": "alone"})
+    alone = LLMEngine(plain)
+    await alone.start()
+    try:
+        for fields in WAYS:
+            params = SamplingParams.model_validate({"max_tokens": 6, "ignore_eos": True, **fields})
+            here, there = [await each.generate(PROMPTS[2], sampling_params=params) for each in (alone, runtime)]
+            assert here.output_tokens == there.output_tokens, fields
+            assert [each.output_tokens for each in here.choices] == [each.output_tokens for each in there.choices]
+            assert len(here.prompt_logprobs or []) == len(there.prompt_logprobs or [])
+        vectors = [await each.embed(["a text whose vector is wanted"]) for each in (alone, runtime)]
+        assert vectors[0][0] == pytest.approx(vectors[1][0], abs=1e-5)
+    finally:
+        await alone.stop()
+
+
+async def test_a_client_that_leaves_and_a_deadline_end_a_request_on_its_node() -> None:
+    async with running(PDLayout(prefill_nodes=0, hybrid_nodes=1, decode_nodes=0)) as runtime:
+        events = runtime.stream(PROMPTS[1], sampling_params=SamplingParams(max_tokens=150, ignore_eos=True))
+        assert [(await anext(events)).event for _ in range(3)] == ["start", "delta", "delta"]
+        await events.aclose()
+        late = await runtime.execute(Request(prompt=PROMPTS[3], deadline_ms=1))
+        assert late.error is not None
+        assert late.error.code is ErrorCode.DEADLINE_EXCEEDED
+        async with asyncio.timeout(20):
+            while runtime.get_metrics()["kv_cache_usage_ratio"] or runtime.executor.router.flights:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        with pytest.raises(EngineError, match="cannot sleep"):
+            await runtime.sleep()
 
 
 async def test_a_small_decode_cache_holds_the_prefill_back_until_there_is_room() -> None:

@@ -301,6 +301,16 @@ def test_reserved_blocks_never_stop_what_runs() -> None:
     assert target.idle_blocks
 
 
+def test_a_request_that_begins_costs_another_nothing() -> None:
+    target = Half()
+    for name, first in (("a", 100), ("b", 200)):
+        target.decode.expect(job(name, first=first))
+    target.decode.proceed("a")
+    target.run()
+    assert target.tokens("a") == 3
+    assert target.decode.num_held == 4, "what is kept for b is still kept"
+
+
 @pytest.mark.parametrize("after", range(4))
 def test_a_request_may_be_given_up_at_any_point(after: int) -> None:
     source, target = Half(), Half()
