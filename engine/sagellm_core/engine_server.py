@@ -85,13 +85,31 @@ def _parser() -> argparse.ArgumentParser:
         help=f"let in only who knows a key; better kept in ${KEY_VARIABLE} or a file, which others do not see in ps",
     )
     parser.add_argument("--api-key-file", metavar="FILE", help="the keys, one a line")
-    parser.add_argument("--tensor-parallel", type=int, default=1, metavar="N", help="processes that share every matrix")
-    parser.add_argument("--pipeline-parallel", type=int, default=1, metavar="N", help="stages that share the layers")
     parser.add_argument("--prefill-nodes", type=int, default=0, metavar="N", help="processes that only compute prompts")
     parser.add_argument("--decode-nodes", type=int, default=0, metavar="N", help="processes that answer, beside those")
+    _add_engine_options(parser)
     parser.add_argument("--threads", type=int, help="threads for the model on a CPU (default: by the model's size)")
     parser.add_argument("--log-level", default="INFO", type=str.upper, choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     return parser
+
+
+def _add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """What else an engine can be told; each is a field of LLMEngineConfig."""
+    add = parser.add_argument
+    add("--quantization", choices=["int8", "int4", "fp8"], help="of the weights (default: none)")
+    add("--num-speculative-tokens", type=int, default=0, metavar="N", help="guess so many tokens a step (default: 0)")
+    add("--speculative-model", metavar="MODEL", help="a small model that guesses (default: the text so far)")
+    add("--lora", action="append", default=[], metavar="NAME=FOLDER", help="a LoRA adapter; may be repeated")
+    add("--pooling-strategy", default="mean", choices=["mean", "cls", "last"], help="of vectors (default: mean)")
+    add("--no-prefix-cache", action="store_true", help="compute what prompts have in common anew each time")
+
+
+def _adapters(given: list[str]) -> dict[str, str]:
+    """Folders by name. Raises ConfigError."""
+    adapters = dict(each.partition("=")[::2] for each in given)
+    if not all(name and folder for name, folder in adapters.items()) or len(adapters) < len(given):
+        raise ConfigError("--lora is wrong", cause="NAME=FOLDER, each name once", hint="sage-engine --help")
+    return adapters
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -141,8 +159,12 @@ def _engine_config(arguments: argparse.Namespace) -> LLMEngineConfig:
             max_waiting_requests=arguments.max_waiting,
             kv_cache_num_blocks=arguments.kv_cache_blocks,
             num_threads=arguments.threads,
-            tensor_parallel_size=arguments.tensor_parallel,
-            pipeline_parallel_size=arguments.pipeline_parallel,
+            quantization=arguments.quantization,
+            num_speculative_tokens=arguments.num_speculative_tokens,
+            speculative_model=arguments.speculative_model,
+            lora_adapters=_adapters(arguments.lora),
+            pooling_strategy=arguments.pooling_strategy,
+            enable_prefix_cache=not arguments.no_prefix_cache,
             prefill_nodes=arguments.prefill_nodes,
             decode_nodes=arguments.decode_nodes,
         )

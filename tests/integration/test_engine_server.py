@@ -317,6 +317,7 @@ def test_a_taken_port_is_said_with_its_holder(server: Server, tmp_path: Path) ->
     [
         (("--model", "/no/such/model"), "No model '/no/such/model' on this machine"),
         (("--max-batch-size", "0"), "--max-batch-size is wrong"),
+        (("--lora", "name"), "--lora is wrong"),
         (("--backend", "abacus"), "no backend 'abacus'; known: ascend, cpu, cuda"),
     ],
 )

@@ -243,3 +243,18 @@ def test_a_prefix_that_is_cached_is_reported(client: openai.OpenAI) -> None:
     chunks = list(client.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
     assert chunks[-1].usage == usage
     assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+# -- rest --------------------------------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_sleeps_says_so_and_answers_as_before_when_woken(client: openai.OpenAI, server: Server) -> None:
+    asked: Any = {"model": "m", "prompt": "SAGE is", "max_tokens": 8}
+    before = client.completions.create(**asked).choices[0].text
+    assert server.post("/sleep").json() == {"is_sleeping": True}
+    assert server.http.get("/health").json()["status"] == "asleep"
+    assert server.http.get("/health").status_code == 200, "nothing is wrong with it"
+    with pytest.raises(openai.InternalServerError, match="asleep"):
+        client.completions.create(**asked)
+    assert server.post("/wake_up").json() == {"is_sleeping": False}
+    assert client.completions.create(**asked).choices[0].text == before
