@@ -52,7 +52,6 @@ class LLMEngine:
         self._stopped: asyncio.Event | None = None
         self._started_at = 0.0
         self._reloading = False
-        self._quiet = asyncio.Event()
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -120,9 +119,6 @@ class LLMEngine:
         bundle = await asyncio.to_thread(open_bundle, config)
         self._reloading = True
         try:
-            while self._requests and core.healthy:
-                self._quiet.clear()
-                await self._quiet.wait()
             await asyncio.wrap_future(core.reload(bundle.new_executor, _limits(bundle)))
             self.config, self._bundle = config, bundle
         finally:
@@ -296,8 +292,6 @@ class LLMEngine:
         """Forget a request; cancel it where it has not ended. Safe to call twice."""
         if self._requests.pop(state.request.request_id, None) is None:
             return
-        if not self._requests:
-            self._quiet.set()
         if not state.done and self._core is not None:
             self._core.cancel(state.request.request_id)
 

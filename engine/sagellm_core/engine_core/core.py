@@ -40,10 +40,11 @@ _STOPPED = "the engine stopped"
 
 @dataclass(slots=True, frozen=True)
 class _Order:
-    """Work for the step thread, done between two steps, and who waits for it."""
+    """Work for the step thread, done between two steps (or when no request is left), and who waits for it."""
 
     work: Callable[[], None]
     done: Future[None]
+    when_idle: bool = False
 
 
 Deliver = Callable[[list[Update]], None]
@@ -72,6 +73,7 @@ class EngineCore:
         self._deliver = deliver
         self._clock = clock
         self._commands: SimpleQueue[_Command] = SimpleQueue()
+        self._orders: list[_Order] = []
         self._closed = False
         self._door = threading.Lock()
         self._consecutive_failures = 0
@@ -112,11 +114,11 @@ class EngineCore:
         return self._order(self._wake_up)
 
     def reload(self, new_executor: Callable[[], Executor], limits: SchedulerConfig) -> Future[None]:
-        """Go over to another model. Requests that have not ended end with `unavailable`.
+        """Go over to another model when all requests have ended; those of an engine that sleeps end now.
 
         When it cannot be loaded, the one before is loaded again, and the error is that of the new one.
         """
-        return self._order(lambda: self._replace(new_executor, limits))
+        return self._order(lambda: self._replace(new_executor, limits), when_idle=True)
 
     def refusal(self, num_prompt: int, max_total: int | None, sampling: SamplingParams) -> str | None:
         """Why a prompt of this length can never run here; None when it can."""
@@ -125,8 +127,8 @@ class EngineCore:
     def stop(self) -> None:
         self._commands.put(None)
 
-    def _order(self, work: Callable[[], None]) -> Future[None]:
-        order = _Order(work, Future())
+    def _order(self, work: Callable[[], None], *, when_idle: bool = False) -> Future[None]:
+        order = _Order(work, Future(), when_idle)
         self._put(order)
         return order.done
 
@@ -215,6 +217,9 @@ class EngineCore:
         finally:
             if updates:
                 self._deliver(updates)
+        if self._orders and not self.scheduler.has_work:
+            self._tell()
+            self._carry_out_orders()
 
     def _patience(self) -> float | None:
         """How long to wait for a command at most, in seconds; None: until one comes."""
@@ -235,7 +240,8 @@ class EngineCore:
                 self._stopping = True
                 return
             if isinstance(command, _Order):
-                self._carry_out(command)
+                self._orders.append(command)
+                self._carry_out_orders()
             elif isinstance(command, str):
                 self._end(command, "cancelled", ErrorCode.CANCELLED, "the request was cancelled", updates)
             elif isinstance(command, Submission):
@@ -243,15 +249,20 @@ class EngineCore:
             else:
                 command()
 
-    def _carry_out(self, order: _Order) -> None:
-        if not order.done.set_running_or_notify_cancel():
-            return
-        try:
-            order.work()
-        except Exception as error:
-            order.done.set_exception(error)
-        else:
-            order.done.set_result(None)
+    def _carry_out_orders(self) -> None:
+        """Do what was ordered, as far as its time has come."""
+        busy = self.scheduler.has_work and not self.asleep
+        due = [order for order in self._orders if not (order.when_idle and busy)]
+        self._orders = [order for order in self._orders if order not in due]
+        for order in due:
+            if not order.done.set_running_or_notify_cancel():
+                continue
+            try:
+                order.work()
+            except Exception as error:
+                order.done.set_exception(error)
+            else:
+                order.done.set_result(None)
 
     def _admit(self, item: Submission, updates: list[Update]) -> None:
         try:
@@ -361,7 +372,9 @@ class EngineCore:
                 error = stopped.to_protocol()
                 updates.append(Update(command.seq_id, self._clock(), finish_reason="error", error=error))
             elif isinstance(command, _Order):
-                command.done.set_exception(stopped)
+                self._orders.append(command)
+        for order in self._orders:
+            order.done.set_exception(EngineError(ErrorCode.UNAVAILABLE, _STOPPED))
         if updates:
             self._deliver(updates)
 

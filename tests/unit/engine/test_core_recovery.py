@@ -263,11 +263,11 @@ def test_a_model_that_cannot_be_loaded_leaves_the_one_before() -> None:
 
     order = driver.core.reload(broken, SchedulerConfig(4, None, 40))
     driver.turn()
+    assert not order.done()
+    driver.finish()
     with pytest.raises(OSError, match="torn file"):
         order.result(timeout=0)
-    error = driver.last("a").error
-    assert error is not None
-    assert error.code is ErrorCode.UNAVAILABLE
+    assert driver.is_right("a", [1, 2, 3], 20)
     driver.submit("b", [1, 2, 3])
     driver.finish()
     assert driver.is_right("b", [1, 2, 3])
@@ -304,6 +304,24 @@ def test_news_come_in_order_around_cancels_failures_and_deadlines() -> None:
         reasons = [update.finish_reason for update in driver.updates if update.seq_id == name]
         assert reasons == [None] * count + [driver.last(name).finish_reason]
         assert reasons[-1] in ("cancelled", "error")
+
+
+def test_another_model_takes_the_place_of_one_that_sleeps() -> None:
+    driver = Driver()
+    driver.submit("a", [1, 2, 3], 20)
+    driver.turn(2)
+    driver.core.sleep()
+    driver.turn()
+    order = driver.core.reload(driver.new, SchedulerConfig(4, None, 40))
+    driver.turn()
+    order.result(timeout=0)
+    error = driver.last("a").error
+    assert error is not None
+    assert error.code is ErrorCode.UNAVAILABLE
+    driver.submit("b", [1, 2, 3])
+    driver.finish()
+    assert driver.is_right("b", [1, 2, 3])
+    assert len(driver.executors) == 2
 
 
 def test_orders_to_a_loop_that_has_ended_do_not_hang() -> None:
