@@ -311,7 +311,7 @@ static void attend_item(const Step& step, const Heads& h, const Cache& cache, co
     std::fill(s.most, s.most + rows, -1e30f);
     std::fill(s.sum, s.sum + rows, 0.0f);
     for (long begin = oldest / TILE * TILE; begin < item.first + item.tokens; begin += TILE) {
-        bring(step, h, cache, item, begin);
+        if (item.tokens == 1) bring(step, h, cache, item, begin);
         for (long index = 0; index < item.heads; index++) attend_tile<Dot>(step, h, cache, item, index, begin, s);
     }
     for (long row = 0; row < rows; row++) {

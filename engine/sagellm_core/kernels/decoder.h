@@ -224,13 +224,23 @@ class Decoder {
                 for (long i = 0; i < shape_.dim; i += LANES) store(out + i, load(from + i, shape_.dim - i));
             },
             [&](long row, long head, const float* out) {
-                memcpy(b.attended + row * queries + head * shape_.dim, out, shape_.dim * 4);
+                if (l.output.whole_numbers()) memcpy(b.attended + row * queries + head * shape_.dim, out, shape_.dim * 4);
+                else put_part(l.output, b.attended_rows, row, head * shape_.dim, out, shape_.dim);
             });
-        each_row(team, tokens, [&](long row) { put_row(l.output, b.attended_rows, row, b.attended + row * queries); });
+        if (l.output.whole_numbers())
+            each_row(team, tokens, [&](long row) { put_row(l.output, b.attended_rows, row, b.attended + row * queries); });
         multiply(team, l.output, b.attended_rows, tokens, add);
         normed(team, l.gate_up, l.mlp_norm, tokens, b);
-        multiply_gated(team, l.gate_up, b.normed_rows, tokens, copier(b.inner, shape_.inner));
-        each_row(team, tokens, [&](long row) { put_row(l.down, b.inner_rows, row, b.inner + row * shape_.inner); });
+        if (l.down.whole_numbers()) {
+            multiply_gated(team, l.gate_up, b.normed_rows, tokens, copier(b.inner, shape_.inner));
+            each_row(team, tokens, [&](long row) { put_row(l.down, b.inner_rows, row, b.inner + row * shape_.inner); });
+        } else {
+            multiply_gated(team, l.gate_up, b.normed_rows, tokens,
+                           [&](long row, long height, long column, long width, const float* tile) {
+                               for (long r = 0; r < height; r++)
+                                   put_part(l.down, b.inner_rows, row + r, column, tile + r * PANEL, width);
+                           });
+        }
         multiply(team, l.down, b.inner_rows, tokens, add);
     }
 

@@ -179,4 +179,15 @@ static inline void put_row(const Matrix& m, const Rows& rows, long row, const fl
     if (whole < count) store(half + whole, load(from + whole, count - whole), m.steps() * 2 - whole);
 }
 
+// A part of a row, from `column` on; not for whole-number weights, whose groups have to be complete.
+static inline void put_part(const Matrix& m, const Rows& rows, long row, long column, const float* from, long count) {
+    char* to = rows.data + row * rows.stride + column * (m.type == F32 ? 4 : 2);
+    if (m.type == F32) {
+        memcpy(to, from, count * 4);
+        return;
+    }
+    uint16_t* half = reinterpret_cast<uint16_t*>(to);
+    for (long i = 0; i < count; i += LANES) store(half + i, load(from + i, count - i), count - i);
+}
+
 }  // namespace sage
