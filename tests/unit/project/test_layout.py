@@ -59,6 +59,8 @@ def test_every_package_says_that_it_is_typed() -> None:
 
 @pytest.mark.parametrize("package", packages(), ids=dotted)
 def test_the_surface_of_a_package_is_complete_and_sorted(package: pathlib.Path) -> None:
+    if dotted(package).startswith("sagellm_core.layers.cuda"):
+        pytest.importorskip("triton", reason="triton is not installed (Linux on x86-64 only)")
     module = importlib.import_module(dotted(package))
     names = getattr(module, "__all__", None)
     assert names is not None, f"{dotted(package)} has no __all__"
