@@ -98,17 +98,19 @@ def _ban_stops(scores: Tensor, rows: Sequence[Row], banned: dict[int, NDArray[nu
 
 
 def _grammar_bans(rows: Sequence[Row], size: int) -> dict[int, NDArray[numpy.uint8]]:
-    """1 for each token (vocabulary,) that is not allowed, by row, for rows that have a grammar.
+    """1 for each token (vocabulary,) that is not allowed, by row in ascending order, for rows that have a grammar.
 
-    The rows of one sequence follow each other, each with one more draft ahead; their masks are computed together.
+    The rows of one sequence have more and more drafts ahead, so that those of its last row are masks for all.
     """
     found: dict[int, NDArray[numpy.uint8]] = {}
-    for at, row in enumerate(rows):
-        grammar = row.state.grammar
-        if grammar is None or (at + 1 < len(rows) and rows[at + 1].state is row.state):
+    longest: dict[int, NDArray[numpy.uint8]] = {}
+    for at in range(len(rows) - 1, -1, -1):
+        row = rows[at]
+        if row.state.grammar is None:
             continue
-        bits = numpy.invert(grammar.masks(row.ahead)).view(numpy.uint8)
-        banned = numpy.unpackbits(bits, axis=1, count=size, bitorder="little")
-        for offset in range(len(bits)):
-            found[at - len(row.ahead) + offset] = banned[offset]
-    return found
+        key = id(row.state)
+        if key not in longest:
+            bits = numpy.invert(row.state.grammar.masks(row.ahead)).view(numpy.uint8)
+            longest[key] = numpy.unpackbits(bits, axis=1, count=size, bitorder="little")
+        found[at] = longest[key][len(row.ahead)]
+    return dict(sorted(found.items()))

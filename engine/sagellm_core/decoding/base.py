@@ -93,12 +93,12 @@ class TokenStrategy(BaseDecodingStrategy):
 
 
 def _keep(span: Span, tokens: list[SampledToken]) -> list[SampledToken]:
-    """The tokens up to the first that differs from its draft (that one is kept too), taken in by the state."""
+    """The tokens up to the first that differs from its draft or ends the answer, that one too; the state has them."""
     state = span.state
     for at, token in enumerate(tokens):
         if token.token_id < 0 or (state.grammar is not None and state.grammar.fault):
             return tokens[:at] + BROKEN
         state.accept(token.token_id)
-        if at < len(span.drafts) and token.token_id != span.drafts[at]:
+        if at < len(span.drafts) and (token.token_id != span.drafts[at] or token.token_id in state.stop_ids):
             return tokens[: at + 1]
     return tokens

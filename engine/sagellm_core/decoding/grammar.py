@@ -52,10 +52,11 @@ class GrammarState:
         Rows after a token of `ahead` that is not allowed are empty.
         """
         masks = numpy.zeros((1 + len(ahead), self._words), dtype=numpy.int32)
-        taken = 0
-        for row in masks:
-            self._matcher.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
-            if taken == len(ahead) or not self._matcher.try_consume_tokens([ahead[taken]]):
+        matcher, taken = self._matcher, 0
+        allowed = matcher.validate_tokens(list(ahead)) if ahead else 0
+        for row in masks[: 1 + allowed]:
+            matcher.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
+            if taken == allowed or matcher.is_stopped() or not matcher.try_consume_tokens([ahead[taken]]):
                 break
             taken += 1
         if taken:

@@ -122,6 +122,26 @@ def test_drafts_under_a_grammar_are_kept_only_where_it_allows_them(
     assert got([a, c, a]) == [a, a, a]
 
 
+def test_drafts_beyond_the_end_of_a_grammar_do_no_harm(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    (a,) = tokenizer.encode("a")
+    logits = torch.zeros(tokenizer.vocab_size)
+    for drafts in ([a, EOS, a, a], [a, EOS, EOS], [a, a, EOS], [EOS, a]):
+        bench = Bench(new("s", [], [EOS], grammar=Grammar(kind="regex", text="a")), grammars=compiler)
+        first = bench.tokens({"s": logits.expand(len(drafts) + 1, -1)}, {"s": drafts})[0]
+        rest = [] if EOS in first else bench.tokens({"s": logits[None]})[0]
+        assert first + rest == [a, EOS]
+
+
+def test_a_grammar_that_cannot_be_had_fails_its_row_alone(tokenizer: Tokenizer) -> None:
+    logits = torch.zeros(1, tokenizer.vocab_size)
+    bench = Bench(new("s", [], [EOS], grammar=Grammar(kind="json_object")), new("free"))
+    output = bench.step({"s": logits, "free": logits})
+    assert [token.token_id for token in output.tokens["s"]] == [-1]
+    assert "tokenizer" in output.failures["s"]
+    assert [token.token_id for token in output.tokens["free"]] == [0]
+    assert "free" not in output.failures
+
+
 NEST = 100_000
 HOSTILE: dict[str, tuple[str, str]] = {
     "not json": ("json_schema", '{"type": '),
@@ -144,7 +164,6 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "too long": ("json_schema", " " * (MAX_TEXT + 1)),
     "open group": ("regex", "((("),
     "look-ahead": ("regex", "(?=a)b"),
-    "nested repetition": ("regex", "((((a{100}){100}){100}){100}){100}"),
     "nested groups": ("regex", "(" * 20_000 + "a" + ")" * 20_000),
     "garbage": ("ebnf", "%%%%&&& ::= ((("),
     "empty": ("ebnf", ""),
@@ -180,6 +199,17 @@ async def test_hostile_grammars_are_refused_in_bounded_time(compiler: GrammarCom
     assert beats > 20
 
 
+def test_what_takes_too_long_to_compile_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repetition of repetition takes as long as it likes to; here any time is too long."""
+    compiler = GrammarCompiler(folder, Tokenizer(folder).vocab_size)
+    grammar = Grammar(kind="regex", text="((a{100}){100}){100}")
+    monkeypatch.setattr("sagellm_core.decoding.grammar.MAX_SECONDS", 0.0)
+    with pytest.raises(EngineError, match="too complex"):
+        compiler.start(grammar)
+    monkeypatch.setattr("sagellm_core.decoding.grammar.MAX_SECONDS", 1e9)
+    assert compiler.start(grammar).fault == ""
+
+
 @pytest.mark.faults
 def test_the_guard_comes_back_after_its_process_was_killed() -> None:
     guard = GrammarGuard()
@@ -210,7 +240,7 @@ async def test_an_engine_answers_in_the_form_that_was_asked_for(folder: Path) ->
     }
 
     async def ask(grammar: Grammar, **more: Any) -> str:
-        params = SamplingParams(grammar=grammar, max_tokens=120, temperature=1.0, seed=3, **more)
+        params = SamplingParams(grammar=grammar, max_tokens=200, temperature=1.0, seed=3, **more)
         response = await engine.generate("The quick", sampling_params=params)
         assert response.finish_reason == "stop"
         return response.output_text
@@ -219,6 +249,8 @@ async def test_an_engine_answers_in_the_form_that_was_asked_for(folder: Path) ->
         texts = await asyncio.gather(ask(as_grammar(wanted)), ask(Grammar(kind="regex", text="yes|no")))
         Draft202012Validator(wanted).validate(json.loads(texts[0]))
         assert texts[1] in ("yes", "no")
+        repetitive = Grammar(kind="regex", text=r'(\{"key": "value", "n": [0-9]\} ){6}')
+        assert await ask(repetitive, n_speculative_tokens=4) == await ask(repetitive)
         with pytest.raises(EngineError, match="unclosed group"):
             await ask(Grammar(kind="regex", text="((("))
     finally:
