@@ -134,6 +134,7 @@ def test_the_report_has_every_side_and_says_what_is_missing() -> None:
     for side in SIDES:
         assert f"| {side.name} |" in text
     assert "llama.cpp bf16: cannot be installed: no wheel" in text
+    assert "40.0 (1.02x, " in text
     assert "| waste | 15 of 16 | 0.9 | ≤ 1 | yes |" in text
     assert "http: broke" in text
     assert "35.0 GB/s" in text
