@@ -68,7 +68,8 @@ def _table(table: Table, gbs: float) -> list[str]:
 def _dimensions(shape: Shape) -> str:
     return (
         f"{shape.layers} layers, {shape.hidden} wide, {shape.heads} heads ({shape.kv_heads} of keys and values), "
-        f"{shape.inner} inner, {shape.vocabulary:,} words. Tokens a second; in brackets ours over it (int8 over q8 and int8), CPU time a token."
+        f"{shape.inner} inner, {shape.vocabulary:,} words. Tokens a second; in brackets ours over it "
+        "(our int8 over 8 bits), and CPU time a token."
     )
 
 
