@@ -22,7 +22,7 @@ from benchmarks.engine.findings import Finding
 
 CLIENTS = 64
 TOKENS = 64
-ROUNDS = {"15M": 7, "0.5B": 2}
+ROUNDS = 7
 _PROMPTS = [[(7 * client + at) % 1500 + 300 for at in range(32)] for client in range(CLIENTS)]
 
 
@@ -34,7 +34,7 @@ def measure() -> list[Finding]:
     return [_ratio(SMALL.title, str(folder_of(SMALL, cache_folder())))]
 
 
-def _ratio(title: str, folder: str, rounds: int) -> Finding:
+def _ratio(title: str, folder: str, rounds: int = ROUNDS) -> Finding:
     command = [sys.executable, "-m", "benchmarks.engine.http", folder]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None

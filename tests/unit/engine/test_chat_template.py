@@ -12,6 +12,7 @@ import pytest
 from sagellm_core.errors import EngineError, ModelLoadError
 from sagellm_core.text.chat_template import ChatTemplate
 from sagellm_core.text.tokenizer import Tokenizer
+from sagellm_core.text.tools import ToolFormat
 from sagellm_protocol.messages import Message
 
 pytestmark = pytest.mark.spec("E8")
@@ -96,3 +97,58 @@ def test_generation_marks_json_and_loop_controls_work(template: WithTemplate) ->
 def test_a_broken_template_is_the_models_fault(template: WithTemplate) -> None:
     with pytest.raises(ModelLoadError, match="chat template"):
         template("{% for %}")
+
+
+# -- tools -------------------------------------------------------------------------------------------------------------
+
+TOOL = {"type": "function", "function": {"name": "time", "parameters": {"type": "object"}}}
+CALL = {"id": "c1", "type": "function", "function": {"name": "time", "arguments": '{"zone": "UTC"}'}}
+TURNS = [
+    Message(role="user", content="What time is it?"),
+    Message.model_validate({"role": "assistant", "content": None, "tool_calls": [CALL]}),
+    Message.model_validate({"role": "tool", "tool_call_id": "c1", "content": "12:00"}),
+]
+QWEN = (
+    "{% for tool in tools or [] %}{{ tool | tojson }}\n{% endfor %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function.arguments | tojson }}</tool_call>"
+    "{% endfor %}{% endfor %}"
+)
+
+
+@pytest.mark.spec("E3")
+def test_a_template_that_knows_tools_gets_them_and_arguments_as_objects(template: WithTemplate) -> None:
+    made = template(QWEN)
+    shown = made.render(TURNS, tools=[TOOL])
+    assert shown.startswith('{"type": "function", "function": {"name": "time"')
+    assert '<tool_call>{"zone": "UTC"}</tool_call>' in shown
+    assert "<tool>12:00" in shown
+    assert made.tool_format is ToolFormat.HERMES
+    assert "function" not in made.render(TURNS[:1])
+
+
+@pytest.mark.spec("E3")
+@pytest.mark.parametrize("first", [[], [Message(role="system", content="Be kind.")]])
+def test_a_template_that_knows_no_tools_gets_them_in_the_system_message(
+    first: list[Message], template: WithTemplate
+) -> None:
+    made = template("{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}")
+    shown = made.render([*first, *TURNS], tools=[TOOL])
+    assert shown.startswith("<system>" + ("Be kind." if first else "You can call"))
+    assert shown.count("<system>") == 1
+    assert '{"name": "time", "parameters"' in shown
+    assert '<tool_call>\n{"name": "time", "arguments": {"zone": "UTC"}}\n</tool_call>' in shown
+    assert "<user><tool_response>\n12:00\n</tool_response>" in shown
+    assert "<tool>" not in shown
+
+
+def test_a_developer_is_the_system_where_the_template_knows_no_developer(template: WithTemplate) -> None:
+    turns = [Message(role="developer", content="x")]
+    assert template("{{ messages[0].role }}").render(turns) == "system"
+    assert template("{# developer #}{{ messages[0].role }}").render(turns) == "developer"
+
+
+def test_arguments_that_are_no_json_stay_as_they_are(template: WithTemplate) -> None:
+    broken = {**CALL, "function": {"name": "time", "arguments": "{oops"}}
+    turn = Message.model_validate({"role": "assistant", "content": None, "tool_calls": [broken]})
+    assert '"{oops"' in template(QWEN).render([turn])
