@@ -16,11 +16,13 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from functools import partial
 from time import monotonic
 from typing import Any
 
 from sagellm_core.backends.base import check_kind
 from sagellm_core.config import LLMEngineConfig
+from sagellm_core.doorbell import Doorbell
 from sagellm_core.engine_core.core import EngineCore
 from sagellm_core.engine_core.limits import SchedulerConfig
 from sagellm_core.engine_core.loop import RequestLoop, start_thread
@@ -48,7 +50,7 @@ class LLMEngine:
         self._bundle: ModelBundle | None = None
         self._core: RequestLoop | None = None
         self._requests: dict[str, RequestState] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._bell: Doorbell | None = None
         self._stopped: asyncio.Event | None = None
         self._started_at = 0.0
         self._reloading = False
@@ -76,7 +78,7 @@ class LLMEngine:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(stopped.set)
 
-        self._loop, self._bundle, self._core, self._stopped = loop, bundle, core, stopped
+        self._bell, self._bundle, self._core, self._stopped = Doorbell(loop), bundle, core, stopped
         start_thread(core, on_ready, on_stopped)
         try:
             await ready
@@ -93,6 +95,8 @@ class LLMEngine:
             return
         core.stop()
         await self._stopped.wait()
+        if self._bell is not None:
+            self._bell.close()
 
     async def sleep(self) -> None:
         """Give the device's memory back until `wake`. Requests that run go on then; new ones are refused meanwhile.
@@ -297,9 +301,8 @@ class LLMEngine:
 
     def _deliver(self, updates: list[Update]) -> None:
         """On the step thread: hand a step's news to the event loop."""
-        assert self._loop is not None
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._dispatch, updates)
+        assert self._bell is not None
+        self._bell.post(partial(self._dispatch, updates))
 
     def _dispatch(self, updates: list[Update]) -> None:
         heard: dict[str, list[Update]] = {}
