@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.helpers.processes import children_of
 from tests.helpers.tiny_models import tiny_model
 
 from sagellm_core import EngineError, LLMEngine, LLMEngineConfig
@@ -27,7 +28,7 @@ def config(folder: Path, **changes: object) -> LLMEngineConfig:
 
 
 def ranks() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "sagellm_core.executor.rank" in child.cmdline()]
+    return children_of("sagellm_core.executor.rank")
 
 
 async def test_a_rank_that_is_killed_in_a_step_takes_the_engine_down_and_says_so() -> None:

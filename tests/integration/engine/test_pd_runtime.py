@@ -17,6 +17,7 @@ from typing import Any, Literal
 import httpx
 import psutil
 import pytest
+from tests.helpers.processes import children_of
 from tests.helpers.tiny_models import expected_tokens, tiny_model
 
 from sagellm_core import EngineError, LLMEngine, LLMEngineConfig, ModelLoadError
@@ -51,6 +52,11 @@ async def running(layout: PDLayout, **changes: Any) -> AsyncIterator[Distributed
         await runtime.stop()
 
 
+def nodes() -> set[int]:
+    """Node processes that live now."""
+    return {child.pid for child in children_of("sagellm_core.nodes.node")}
+
+
 def expected() -> list[list[int]]:
     return [expected_tokens(tiny_model("llama"), prompt, 16) for prompt in PROMPTS]
 
@@ -62,7 +68,7 @@ async def answers(runtime: DistributedRuntime) -> list[list[int]]:
 
 @pytest.mark.parametrize("transport", ["shm", pytest.param("tcp", marks=pytest.mark.exhaustive)])
 async def test_the_tokens_are_those_of_one_process_and_blocks_travel(transport: Literal["shm", "tcp"]) -> None:
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    before = nodes()
     layout = PDLayout(transport=transport, prefill_threshold_tokens=32)
     async with running(layout, max_num_batched_tokens=32) as runtime:
         assert await runtime.health_check()
@@ -84,7 +90,7 @@ async def test_the_tokens_are_those_of_one_process_and_blocks_travel(transport: 
         assert travelled.metrics.prefix_hit_rate == 0
         await every_way_to_decode_is_that_of_one_process(runtime)
         assert {node["role"] for node in runtime.get_info()["nodes"].values()} == {"prefill", "decode"}
-    assert {child.pid for child in psutil.Process().children(recursive=True)} == before
+    assert nodes() == before
 
 
 async def every_way_to_decode_is_that_of_one_process(runtime: DistributedRuntime) -> None:
@@ -183,7 +189,7 @@ async def test_a_node_on_another_host_takes_part(remote_node: str) -> None:
 
 
 async def test_a_runtime_that_cannot_start_says_why_and_leaves_nothing() -> None:
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    before = nodes()
     with pytest.raises(ModelLoadError, match="nowhere"):
         async with running(PDLayout(), model_path="/nowhere/at/all"):
             pass
@@ -192,7 +198,7 @@ async def test_a_runtime_that_cannot_start_says_why_and_leaves_nothing() -> None
             pass
     with pytest.raises(ValueError, match="has to decode"):
         PDLayout(decode_nodes=0)
-    assert {child.pid for child in psutil.Process().children(recursive=True)} == before
+    assert nodes() == before
 
 
 @pytest.mark.exhaustive

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from tests.helpers.processes import children_of
 from tests.helpers.tiny_models import expected_tokens, tiny_model
 
 from sagellm_core import EngineError, LLMEngine, LLMEngineConfig, ModelLoadError
@@ -32,7 +32,8 @@ def config(folder: Path, **changes: object) -> LLMEngineConfig:
 
 
 def children() -> set[int]:
-    return {child.pid for child in psutil.Process().children(recursive=True)}
+    """Rank processes that live now."""
+    return {child.pid for child in children_of("sagellm_core.executor.rank")}
 
 
 async def one_process(folder: Path, params: SamplingParams) -> list[list[int]]:
