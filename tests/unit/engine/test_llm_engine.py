@@ -281,7 +281,7 @@ async def test_steps_that_keep_failing_make_the_engine_load_anew(
                 await engine.generate("x")
             assert caught.value.error_code is ErrorCode.INTERNAL
         async with asyncio.timeout(60):
-            while not await engine.health_check():
+            while not await engine.health_check():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert (await engine.generate("x", max_tokens=2)).output_tokens
         assert engine.get_metrics()["restarts_total"] == 1
@@ -451,5 +451,5 @@ def test_the_factory_makes_engines_by_backend() -> None:
     factory = EngineFactory()
     assert factory.create("cpu").config.backend_type == "cpu"
     assert {"cpu", "cuda"} <= set(factory.kinds())
-    with pytest.raises(EngineError, match="known: .*cpu, cuda"):
+    with pytest.raises(EngineError, match=r"known: .*cpu, cuda"):
         factory.create("abacus")
