@@ -149,6 +149,11 @@ static void product_rows(long rows, const int32_t* a, long as, const int32_t* b,
 // 16 vectors of 16: rows become columns.
 static inline void transpose(VI (&v)[LANES]) {
     VI w[LANES];
+#if defined(__clang__)
+    for (int i = 0; i < LANES; i++)
+        for (int lane = 0; lane < LANES; lane++) w[lane][i] = v[i][lane];
+    for (int i = 0; i < LANES; i++) v[i] = w[i];
+#else
 #pragma GCC unroll 4
     for (int width = 1; width < LANES; width *= 2) {
 #pragma GCC unroll 16
@@ -164,6 +169,7 @@ static inline void transpose(VI (&v)[LANES]) {
         }
         for (int i = 0; i < LANES; i++) v[i] = w[i];
     }
+#endif
 }
 
 // A thread's own memory for one item; `keys`, `values`, `query` and `weights` in units.
