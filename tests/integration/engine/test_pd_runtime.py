@@ -17,6 +17,7 @@ from typing import Any, Literal
 import httpx
 import psutil
 import pytest
+from tests.helpers.lora import write_adapter
 from tests.helpers.processes import children_of
 from tests.helpers.tiny_models import expected_tokens, tiny_model
 
@@ -160,6 +161,33 @@ async def test_nodes_of_several_ranks_exchange_blocks() -> None:
     async with running(layout, tensor_parallel_size=2) as runtime:
         assert await answers(runtime) == expected()
         assert runtime.get_metrics()["kv_transfer_count"] == 4
+
+
+@pytest.mark.exhaustive
+async def test_blocks_of_an_adapter_are_not_those_of_the_model(tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter", tiny_model("llama"))
+    requests = [Request(prompt=PROMPTS[4], adapter=name, sampling_params=GREEDY) for name in ("", "x", "", "x")]
+    config = LLMEngineConfig(
+        model_path=str(tiny_model("llama")),
+        lora_adapters={"x": str(adapter)},
+        max_model_len=256,
+        dtype="float32",
+        backend_type="cpu",
+    )
+    given: list[list[list[int]]] = []
+    moved: list[int] = []
+    for engine in (LLMEngine(config), DistributedRuntime(config, PDLayout(prefill_threshold_tokens=32))):
+        await engine.start()
+        try:
+            answers = [await engine.complete(request) for request in requests]
+        finally:
+            await engine.stop()
+        given.append([answer.output_tokens for answer in answers])
+        moved = [answer.metrics.kv_transfer_count for answer in answers]
+    assert given[0] == given[1]
+    assert given[0][0] != given[0][1]
+    blocks = (len(PROMPTS[4]) - 1) // 16
+    assert moved == [blocks, blocks, 0, 0]
 
 
 @pytest.fixture
