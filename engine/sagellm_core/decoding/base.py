@@ -87,12 +87,12 @@ class TokenStrategy(BaseDecodingStrategy):
         outcomes: list[Outcome] = []
         first = 0
         for span in batch.spans:
-            outcomes.append(_keep(span, tokens[first : first + len(span.drafts) + 1]))
+            outcomes.append(keep(span, tokens[first : first + len(span.drafts) + 1]))
             first += len(span.drafts) + 1
         return outcomes
 
 
-def _keep(span: Span, tokens: list[SampledToken]) -> list[SampledToken]:
+def keep(span: Span, tokens: list[SampledToken]) -> list[SampledToken]:
     """The tokens up to the first that differs from its draft or ends the answer, that one too; the state has them."""
     state = span.state
     for at, token in enumerate(tokens):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sagellm_core.decoding.adjust import Row
-from sagellm_core.decoding.base import LogitBatch, Outcome, TokenStrategy
+from sagellm_core.decoding.base import LogitBatch, Outcome, TokenStrategy, keep
 from sagellm_core.engine_core.plan import SampledToken
 
 
@@ -21,7 +21,7 @@ def likeliest(scores: Tensor) -> Tensor:
 
 
 def usable_likeliest(logits: Tensor) -> list[int]:
-    """The likeliest token of every row; -1 where the largest logit is no finite number."""
+    """The likeliest token of every row; -1 where its score is no finite number."""
     if logits.device.type != "cpu":
         best, ids = logits.max(-1)
         tokens: list[int] = ids.masked_fill(best.isfinite().logical_not_(), -1).tolist()
@@ -37,13 +37,10 @@ class GreedyStrategy(TokenStrategy):
     """One argmax for all rows; nothing else for those that want nothing else."""
 
     def __call__(self, batch: LogitBatch) -> list[Outcome]:
-        if not all(span.state.plain for span in batch.spans):
+        if any(span.drafts or span.state.params.logprobs is not None for span in batch.spans):
             return super().__call__(batch)
-        tokens = usable_likeliest(batch.logits)
-        for span, token in zip(batch.spans, tokens, strict=True):
-            if token >= 0:
-                span.state.accept(token)
-        return [[SampledToken(token)] for token in tokens]
+        tokens = usable_likeliest(batch.scores(batch.rows()) if batch.adjusted else batch.logits)
+        return [keep(span, [SampledToken(token)]) for span, token in zip(batch.spans, tokens, strict=True)]
 
     def choose(self, scores: Tensor, rows: Sequence[Row]) -> Tensor:
         return likeliest(scores)
