@@ -80,7 +80,8 @@ def write_model(folder: Path, family: str, changes: Mapping[str, Any], *, seed: 
 
     library = _transformers()
     folder.mkdir(parents=True, exist_ok=True)
-    shape = {**_SIZES, **OWN.get(family, FALLBACK.get(family, {})), **changes, "vocab_size": write_tokenizer(folder)}
+    sizes = {**_SIZES, "vocab_size": write_tokenizer(folder)}
+    shape = {**sizes, **OWN.get(family, FALLBACK.get(family, {})), **changes}
     config = library.AutoConfig.for_model(family, **shape)
     model = library.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     draw = torch.Generator().manual_seed(seed)

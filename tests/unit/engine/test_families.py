@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from shutil import copytree
@@ -121,21 +122,35 @@ async def test_dynamic_positions_grow_with_the_text() -> None:
     assert expected_tokens(plain, prompt, 60) != wanted, "the scaling makes no difference in this test"
 
 
+def longrope() -> Path:
+    """A model whose rotations differ between texts of up to 32 tokens and longer ones."""
+    factors = {"short_factor": [1.0 + 0.1 * i for i in range(4)], "long_factor": [2.0 + i for i in range(4)]}
+    scaling = {"rope_type": "longrope", "rope_theta": 10_000.0, "original_max_position_embeddings": 32, **factors}
+    shape: dict[str, Any] = {"max_position_embeddings": 128, "original_max_position_embeddings": 32}
+    return tiny_model("phi3", rope_parameters=scaling, sliding_window=None, **shape)
+
+
 @pytest.mark.parametrize("longest", [30, 100])
 async def test_longrope_takes_the_factors_of_the_longest_text(longest: int) -> None:
-    """Short factors where no text can leave the original context, long ones where one can, whatever a text's length."""
-    half = 4
-    factors = {"short_factor": [1.0 + 0.1 * i for i in range(half)], "long_factor": [2.0 + i for i in range(half)]}
-    scaling = {"rope_type": "longrope", "rope_theta": 10_000.0, "original_max_position_embeddings": 32, **factors}
-    shape: dict[str, Any] = {
-        "max_position_embeddings": 128,
-        "original_max_position_embeddings": 32,
-        "sliding_window": None,
-    }
-    folder = tiny_model("phi3", rope_parameters=scaling, **shape)
+    """Short factors where no text can leave the original context, long ones where one can."""
+    folder = longrope()
     prompt = TOKENS[:40] if longest > 32 else TOKENS[:10]
     wanted = expected_tokens(folder, prompt, 15)
     assert await generated(folder, prompt, 15, max_model_len=longest) == wanted
+
+
+async def test_longrope_does_not_depend_on_the_batch() -> None:
+    config = LLMEngineConfig(model_path=str(longrope()), backend_type="cpu", dtype="float32", max_model_len=100)
+    engine = LLMEngine(config)
+    await engine.start()
+    try:
+        params = SamplingParams(max_tokens=15, ignore_eos=True)
+        short, long = TOKENS[:10], TOKENS
+        alone = await engine.generate(short, sampling_params=params)
+        mixed, _ = await asyncio.gather(*(engine.generate(each, sampling_params=params) for each in (short, long)))
+        assert mixed.output_tokens == alone.output_tokens
+    finally:
+        await engine.stop()
 
 
 def test_rotations_of_a_position_do_not_depend_on_the_table() -> None:
