@@ -80,6 +80,14 @@ def test_six_ways_to_choose_the_next_token(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.spec("E6")
+def test_prefill_and_decode_apart(tmp_path: Path) -> None:
+    done = script("pd_separation_demo.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "48 tokens; the same as before: True" in done.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.spec("E7")
 def test_a_model_with_older_files_becomes_one_that_the_engine_reads(tmp_path: Path) -> None:
     import torch
