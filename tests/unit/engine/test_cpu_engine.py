@@ -104,12 +104,12 @@ def perplexity(texts: list[tuple[list[int], int]], quantization: str | None) -> 
 
 
 def test_perplexity_of_smaller_weights() -> None:
-    """Of the built-in model over its own answers, against full precision: int8 within 2 %, int4 within 15 %."""
+    """Of the built-in model over its own answers, against full precision: int8 within 2 %, int4 within 25 %."""
     texts = [drawn(question) for question in QUESTIONS]
     full = perplexity(texts, None)
     int8, int4 = perplexity(texts, "int8"), perplexity(texts, "int4")
     assert full != int8 == pytest.approx(full, rel=0.02)
-    assert int8 != int4 == pytest.approx(full, rel=0.15)
+    assert int8 != int4 == pytest.approx(full, rel=0.25)
 
 
 def test_smaller_weights_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
