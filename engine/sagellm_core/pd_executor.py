@@ -282,7 +282,8 @@ class PDSeparatedExecutor:
             connection = link.child.control
         link.connection = connection
         settings = self.config.model_copy(update={"enable_prefix_cache": True}).model_dump(mode="json")
-        connection.send(Setup(spec.name, settings, self._token, host, self._transport))
+        folder = "" if spec.address else str(self._folder)
+        connection.send(Setup(spec.name, settings, self._token, host, self._transport, folder))
         threading.Thread(target=self._read, args=(link, connection), name=f"sage-from-{spec.name}", daemon=True).start()
 
     def _read(self, link: _Link, connection: Connection) -> None:

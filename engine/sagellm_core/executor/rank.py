@@ -7,6 +7,7 @@ engine is gone, whatever it died of, and the rank ends at once, even inside a st
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import sys
 import threading
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     from sagellm_core.worker import Worker
 
 
-def watch_life(life: int) -> None:
-    """End this process when the other end of the pipe closes."""
+def watch_life(life: int, rubbish: list[Path]) -> None:
+    """End this process when the other end of the pipe closes, and remove the folders in `rubbish`."""
 
     def wait() -> None:
         os.read(life, 1)
+        for folder in rubbish:
+            shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
     threading.Thread(target=wait, name="sage-life", daemon=True).start()
@@ -36,8 +39,9 @@ def watch_life(life: int) -> None:
 class Rank:
     """Carries out orders, one after the other."""
 
-    def __init__(self, control: Connection) -> None:
+    def __init__(self, control: Connection, rubbish: list[Path]) -> None:
         self.control = control
+        self._rubbish = rubbish
         self._worker: Worker | None = None
         self._traffic: Traffic | None = None
 
@@ -79,6 +83,7 @@ class Rank:
         from sagellm_core.models.config import read_model_config
         from sagellm_core.worker import Worker
 
+        self._rubbish.append(Path(order.meeting).parent)
         folder = Path(order.folder)
         config = LLMEngineConfig.model_validate(order.config)
         place = self._join(order, config)
@@ -116,8 +121,9 @@ class Rank:
 
 def main(argv: list[str]) -> None:
     control, life = (int(number) for number in argv)
-    watch_life(life)
-    rank = Rank(Connection(socket.socket(fileno=control), Order))
+    rubbish: list[Path] = []
+    watch_life(life, rubbish)
+    rank = Rank(Connection(socket.socket(fileno=control), Order), rubbish)
     rank.run()
     os._exit(0)  # no goodbyes between ranks: the others may be gone already, and a group's farewell waits for them
 

@@ -48,15 +48,24 @@ class Arrival:
 
 
 class KVReceiver:
-    """Listens on TCP, and on a socket file for senders of this host. `on_arrival` is called on threads of its own."""
+    """Listens on TCP, and on a socket file (in `folder`) for senders of this host.
+
+    `on_arrival` is called on threads of its own.
+    """
 
     def __init__(
-        self, form: KVForm, token: str, on_arrival: Callable[[Arrival], None], *, host: str = "127.0.0.1"
+        self,
+        form: KVForm,
+        token: str,
+        on_arrival: Callable[[Arrival], None],
+        *,
+        host: str = "127.0.0.1",
+        folder: str = "",
     ) -> None:
         self.form = form
         self._token = token
         self._on_arrival = on_arrival
-        self._folder = Path(tempfile.mkdtemp(prefix="sage-kv-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="sage-kv-", dir=folder or None))
         path = self._folder / "blocks"
         local = socket.socket(socket.AF_UNIX)
         local.bind(str(path))

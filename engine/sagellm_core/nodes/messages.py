@@ -36,13 +36,17 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Setup(msgspec.Struct, frozen=True, tag=True):
-    """The first order: load the model (`config` is an LLMEngineConfig), listen for blocks on `host`."""
+    """The first order: load the model (`config` is an LLMEngineConfig), listen for blocks on `host`.
+
+    `folder` is the runtime's own, where it is on this host.
+    """
 
     name: str
     config: dict[str, Any]
     token: str
     host: str
     transport: str
+    folder: str = ""
 
 
 class Enter(msgspec.Struct, frozen=True, tag=True):

@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic
 from typing import Any
@@ -59,8 +60,9 @@ BEAT_EVERY_S = 1.0
 class Node:
     """Serves the runtime at the other end of a connection."""
 
-    def __init__(self, control: Connection, token: str | None = None) -> None:
+    def __init__(self, control: Connection, token: str | None = None, rubbish: list[Path] | None = None) -> None:
         self._control = control
+        self._rubbish = rubbish if rubbish is not None else []
         self._token = token
         self._stopped = threading.Event()
         self._bundle: ModelBundle | None = None
@@ -99,6 +101,8 @@ class Node:
 
     def _start(self, setup: Setup) -> None:
         """Load the model and listen for blocks. Raises EngineError."""
+        if setup.folder:
+            self._rubbish.append(Path(setup.folder))
         config = LLMEngineConfig.model_validate(setup.config)
         bundle = self._bundle = open_bundle(config)
         core = self._core = new_core(bundle, self._deliver, self._after_step)
@@ -120,7 +124,7 @@ class Node:
 
         self._decode = DecodeEngine(core, form, self._submission, self._say)
         self._prefill = PrefillEngine(core, form, new_channel, self._say)
-        self._receiver = KVReceiver(form, setup.token, self._on_arrival, host=setup.host)
+        self._receiver = KVReceiver(form, setup.token, self._on_arrival, host=setup.host, folder=setup.folder)
         self._control.send(Up(self._receiver.address, bundle.max_model_len, core.stats))
 
     def _stop(self) -> None:
@@ -251,8 +255,9 @@ def main(argv: list[str]) -> None:
         _listen(argv[1])
         return
     control, life = (int(number) for number in argv)
-    watch_life(life)
-    Node(Connection(socket.socket(fileno=control), NodeOrder)).run()
+    rubbish: list[Path] = []
+    watch_life(life, rubbish)
+    Node(Connection(socket.socket(fileno=control), NodeOrder), rubbish=rubbish).run()
     os._exit(0)  # the step thread may be in a step that nobody waits for any more
 
 

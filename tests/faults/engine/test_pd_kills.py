@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -97,9 +98,12 @@ asyncio.run(main())
 """
 
 
-def test_no_node_outlives_a_runtime_that_is_killed(until: Callable[..., None]) -> None:
+def test_nothing_outlives_a_runtime_that_is_killed(until: Callable[..., None], tmp_path: Path) -> None:
     runtime = subprocess.Popen(
-        [sys.executable, "-c", _RUNTIME, str(tiny_model("llama"))], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _RUNTIME, str(tiny_model("llama"))],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     assert runtime.stdout is not None
     with runtime.stdout:
@@ -109,3 +113,4 @@ def test_no_node_outlives_a_runtime_that_is_killed(until: Callable[..., None]) -
         runtime.kill()
         runtime.wait()
     until(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in nodes), within=20)
+    assert list(tmp_path.glob("sage-*")) == []

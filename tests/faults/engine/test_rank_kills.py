@@ -80,9 +80,11 @@ asyncio.run(main())
 """
 
 
-def test_no_rank_outlives_an_engine_that_is_killed(until: Callable[..., None]) -> None:
+def test_nothing_outlives_an_engine_that_is_killed(until: Callable[..., None], tmp_path: Path) -> None:
     folder = tiny_model("llama")
-    engine = subprocess.Popen([sys.executable, "-c", _ENGINE, str(folder)], stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    argv = [sys.executable, "-c", _ENGINE, str(folder)]
+    engine = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment)
     assert engine.stdout is not None
     with engine.stdout:
         assert engine.stdout.readline() == "ready\n"
@@ -91,3 +93,4 @@ def test_no_rank_outlives_an_engine_that_is_killed(until: Callable[..., None]) -
         engine.kill()
         engine.wait()
     until(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in started), within=20)
+    assert list(tmp_path.glob("sage-*")) == []
