@@ -28,6 +28,16 @@ __all__ = ["engine_server_app", "main"]
 
 MODEL_VARIABLE = "SAGE_ENGINE_MODEL"
 DRAIN_SECONDS = 6.0
+_OPTIONS = {
+    "backend_type": "--backend",
+    "enable_prefix_cache": "--no-prefix-cache",
+    "kv_cache_num_blocks": "--kv-cache-blocks",
+    "lora_adapters": "--lora",
+    "max_waiting_requests": "--max-waiting",
+    "model_path": "--model",
+    "num_threads": "--threads",
+}
+"""The options that are not called like their field of LLMEngineConfig."""
 
 
 def __getattr__(name: str) -> Any:
@@ -96,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_engine_options(parser: argparse.ArgumentParser) -> None:
     """What else an engine can be told; each is a field of LLMEngineConfig."""
     add = parser.add_argument
+    add("--tensor-parallel-size", type=int, default=1, metavar="N", help="processes that share every matrix")
+    add("--pipeline-parallel-size", type=int, default=1, metavar="N", help="stages that share the layers")
     add("--quantization", choices=["int8", "int4", "fp8"], help="of the weights (default: none)")
     add("--num-speculative-tokens", type=int, default=0, metavar="N", help="guess so many tokens a step (default: 0)")
     add("--speculative-model", metavar="MODEL", help="a small model that guesses (default: the text so far)")
@@ -165,13 +177,21 @@ def _engine_config(arguments: argparse.Namespace) -> LLMEngineConfig:
             lora_adapters=_adapters(arguments.lora),
             pooling_strategy=arguments.pooling_strategy,
             enable_prefix_cache=not arguments.no_prefix_cache,
+            tensor_parallel_size=arguments.tensor_parallel_size,
+            pipeline_parallel_size=arguments.pipeline_parallel_size,
             prefill_nodes=arguments.prefill_nodes,
             decode_nodes=arguments.decode_nodes,
         )
     except ValidationError as error:
         first = error.errors()[0]
-        option = "--" + str(first["loc"][0] if first["loc"] else "").replace("_", "-")
-        raise ConfigError(f"{option} is wrong", cause=first["msg"], hint="sage-engine --help") from error
+        wrong = _option(str(first["loc"][0])) if first["loc"] else "The command line"
+        cause = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{wrong} is wrong", cause=cause, hint="sage-engine --help") from error
+
+
+def _option(field: str) -> str:
+    """The option that sets a field of LLMEngineConfig."""
+    return _OPTIONS.get(field) or "--" + field.replace("_", "-")
 
 
 def _check_model(config: LLMEngineConfig) -> None:
