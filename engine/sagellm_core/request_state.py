@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from sagellm_core.engine_core.groups import num_answers
 from sagellm_core.engine_core.messages import CoreStats, Update
 from sagellm_core.engine_core.plan import SampledToken
 from sagellm_core.mailbox import Mailbox
@@ -63,7 +64,8 @@ Hear = Callable[[list[News]], None]
 class RequestState:
     """Collects a request's updates on the event loop's side. Times are seconds of the engine's clock.
 
-    `params` are what the request asked for, `comm_before` is the engine's `CoreStats.comm` when it came. Where the best
+    `seq_id` is its name in the engine core: who gives the id of a request again gets no news of the one before. `params`
+    are what the request asked for, `comm_before` is the engine's `CoreStats.comm` when it came. Where the best
     of several are given, nothing is shown before all have ended.
     """
 
@@ -71,6 +73,7 @@ class RequestState:
         self, request: Request, prompt: list[int], params: SamplingParams, queued_at: float, engine_id: str
     ) -> None:
         self.request = request
+        self.seq_id = request.request_id
         self.prompt = prompt
         self.params = params
         self.queued_at = queued_at
@@ -263,11 +266,6 @@ class RequestState:
                 **fields,
             }
         )
-
-
-def num_answers(params: SamplingParams) -> int:
-    """How many answers are computed to the end."""
-    return params.n if params.strategy is DecodingStrategy.BEAM_SEARCH else params.best_of or params.n
 
 
 def core_params(params: SamplingParams) -> SamplingParams:

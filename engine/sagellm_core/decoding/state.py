@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sagellm_core.decoding.grammar import GrammarState
 from sagellm_core.decoding.history import HiddenHistory
 from sagellm_core.decoding.pooling import PooledVector
+from sagellm_core.engine_core.groups import searches
 from sagellm_core.engine_core.plan import NewSequence
 from sagellm_protocol.sampling import DecodingStrategy, SamplingParams
 
@@ -107,7 +108,7 @@ class SequenceState:
 
     def __post_init__(self) -> None:
         params = self.params
-        self.searches = params.strategy in (DecodingStrategy.BEAM_SEARCH, DecodingStrategy.CONTRASTIVE)
+        self.searches = searches(params)
         by_temperature = DecodingStrategy.SAMPLING if params.temperature > 0 else DecodingStrategy.GREEDY
         self.strategy = params.strategy if self.searches else by_temperature
         self.reshaped = self.seen is not None or self.grammar is not None or bool(params.logit_bias)

@@ -94,6 +94,22 @@ class Group:
         return best, longest
 
 
+def num_answers(sampling: SamplingParams) -> int:
+    """How many answers are computed to the end."""
+    beams = sampling.strategy is DecodingStrategy.BEAM_SEARCH
+    return sampling.n if beams else sampling.best_of or sampling.n
+
+
+def searches(sampling: SamplingParams) -> bool:
+    """Whether a token is chosen over several sequences, not from its own row alone."""
+    return sampling.strategy in (DecodingStrategy.BEAM_SEARCH, DecodingStrategy.CONTRASTIVE)
+
+
+def reads_prefix(sampling: SamplingParams, pooling: str) -> bool:
+    """Whether cached blocks may stand for the prompt: nothing is wanted of each of its tokens."""
+    return not pooling and sampling.prompt_logprobs is None and sampling.strategy is not DecodingStrategy.CONTRASTIVE
+
+
 def search_width(sampling: SamplingParams) -> int:
     """How many sequences have to fit at once."""
     if sampling.strategy is DecodingStrategy.BEAM_SEARCH:
@@ -128,7 +144,7 @@ def open_group(request_id: str, order: tuple[int, int], prompt: Seq[int], limit:
     """
     stops = frozenset(stop_ids)
     search = new_search(sampling, limit - len(prompt), stops)
-    several = sampling.n if search is not None else sampling.best_of or sampling.n
+    several = num_answers(sampling)
     group = Group(request_id, order, several, search, num_members=1 if search else several)
     root = chain_root(adapter)
     drafts = 0 if pooling or search else sampling.n_speculative_tokens
@@ -149,7 +165,7 @@ def open_group(request_id: str, order: tuple[int, int], prompt: Seq[int], limit:
                 root=root,
                 adapter=adapter,
                 pooling=pooling,
-                reads_prefix=not (pooling or own.prompt_logprobs is not None or isinstance(search, ContrastiveSearch)),
+                reads_prefix=reads_prefix(own, pooling),
                 drafter=Drafter(drafts, lookup=not draft_model) if drafts else None,
             )
         )

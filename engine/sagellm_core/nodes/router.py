@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from sagellm_core.engine_core.groups import num_answers, reads_prefix, searches
 from sagellm_core.engine_core.messages import Submission, Update
 from sagellm_core.nodes.messages import (
     Arrived,
@@ -37,9 +38,7 @@ from sagellm_core.nodes.messages import (
     Up,
 )
 from sagellm_core.nodes.state import Flight, NodeState, Role, TransferStats
-from sagellm_core.request_state import num_answers
 from sagellm_protocol.errors import Error, ErrorCode
-from sagellm_protocol.sampling import DecodingStrategy
 
 MOST_ATTEMPTS = 3
 
@@ -72,8 +71,7 @@ class Router:
         """Take a request in; its updates come through `deliver`, the last with a finish reason."""
         sampling = submission.sampling
         flight = Flight(submission, output=list(submission.output), open_answers=set(range(num_answers(sampling))))
-        search = sampling.strategy in (DecodingStrategy.BEAM_SEARCH, DecodingStrategy.CONTRASTIVE)
-        flight.several = search or len(flight.open_answers) > 1
+        flight.several = searches(sampling) or len(flight.open_answers) > 1
         self._arrivals += 1
         flight.rank = (-submission.priority, self._arrivals)
         self.flights[submission.seq_id] = flight
@@ -171,10 +169,10 @@ class Router:
 
     def _wants_prefill(self, flight: Flight, node: NodeState) -> bool:
         """Whether it pays to have the prompt computed elsewhere: it is long, and some other node can."""
-        item, sampling = flight.submission, flight.submission.sampling
-        reads_prefix = not item.pooling and sampling.prompt_logprobs is None
-        reads_prefix = reads_prefix and sampling.strategy is not DecodingStrategy.CONTRASTIVE
-        return reads_prefix and len(flight.tokens) >= self._threshold and self._prefill_node(node) is not None
+        item = flight.submission
+        if not reads_prefix(item.sampling, item.pooling):
+            return False
+        return len(flight.tokens) >= self._threshold and self._prefill_node(node) is not None
 
     def _prefill_node(self, decode: NodeState) -> NodeState | None:
         """The least loaded other node that computes prompts, if a hybrid node would not rather do it itself."""
