@@ -165,7 +165,7 @@ class Body(BaseModel):
         return Request(
             request_id=base if index == 0 else f"{base}-{index}",
             model=self.model,
-            max_tokens=self.max_tokens or (None if self.max_tokens is None else 1),
+            max_tokens=None if self.max_tokens is None else max(self.max_tokens, 1),
             stream=bool(self.stream),
             sampling_params=params,
             priority=self.priority,

@@ -129,18 +129,7 @@ class EngineService:
         """A vector for each input, and the number of tokens read. Raises EngineError."""
         self.refuse_while_loading()
         tokens = [await self.engine.tokenize(Request(prompt=each)) for each in inputs]
-        places = asyncio.Semaphore(self.config.max_batch_size)  # one call of thousands must not fill the queue
-
-        async def one(ids: list[int]) -> list[float]:
-            async with places:
-                return (await self.engine.embed([ids], adapter=adapter))[0]
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(ids)) for ids in tokens]
-        except BaseExceptionGroup as errors:
-            raise _first(errors) from None
-        return [task.result() for task in tasks], sum(map(len, tokens))
+        return await self.engine.embed(tokens, adapter=adapter), sum(map(len, tokens))
 
     async def echoes(self, requests: Sequence[Request]) -> list[Echo]:
         """What an answer that begins with its prompt needs of each. Raises EngineError."""
