@@ -28,7 +28,6 @@ class Traffic:
 
     all_reduces: int = 0
     all_gathers: int = 0
-    transfers: int = 0
     seconds: float = 0.0
 
 
@@ -87,7 +86,6 @@ class PipelineStage:
         hidden = torch.empty((rows, width), dtype=dtype, device=device)
         with exchange(self.traffic):
             dist.recv(hidden, src=self.rank - self.tensor_size)
-        self.traffic.transfers += 1
         return hidden
 
     def send(self, hidden: Tensor) -> None:
@@ -99,7 +97,6 @@ class PipelineStage:
             work = dist.isend(hidden, dst=self.rank + self.tensor_size)
         assert work is not None, "this rank is a member of the default group"
         self._sending.append((work, hidden))
-        self.traffic.transfers += 1
 
 
 @dataclass(slots=True, frozen=True)

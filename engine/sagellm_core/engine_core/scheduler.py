@@ -66,11 +66,6 @@ class Scheduler:
     def blocks(self) -> BlockManager:
         return self._space.blocks
 
-    @property
-    def capacity(self) -> int:
-        """The longest sequence (prompt plus output) that can ever run here."""
-        return self.limits.capacity()
-
     def refusal(
         self, num_prompt: int, max_total: int | None = None, sampling: SamplingParams | None = None
     ) -> str | None:

@@ -17,7 +17,6 @@ from sagellm_protocol.errors import ErrorCode
 
 SLOTS = 8
 SLOT_BYTES = 2 << 20
-TRANSPORTS = ("auto", "shm", "tcp")
 _CONNECT_WITHIN_S = 10.0
 
 

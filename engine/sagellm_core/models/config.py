@@ -72,10 +72,6 @@ class ModelConfig:
         """The sliding window of a layer."""
         return self.windows[layer] if self.windows else None
 
-    def kv_bytes_per_token(self, element_size: int) -> int:
-        """Of the whole model; a rank of several keeps its share."""
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * element_size
-
 
 @dataclass(slots=True, frozen=True)
 class GenerationDefaults:

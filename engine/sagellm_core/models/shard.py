@@ -30,10 +30,6 @@ class Shard:
     def is_last(self) -> bool:
         return self.stage == self.num_stages - 1
 
-    @property
-    def is_whole(self) -> bool:
-        return self.group.size == 1 and self.num_stages == 1
-
     def layers(self, num_layers: int) -> range:
         """The layers of this stage; stages differ by at most one layer, the first ones have more."""
         least, more = divmod(num_layers, self.num_stages)

@@ -32,11 +32,6 @@ class ToolFormat(StrEnum):
     LLAMA3 = "llama3"
     JSON = "json"
 
-    @property
-    def has_special_tokens(self) -> bool:
-        """Whether the marks around calls may be special tokens, which must then not be left out of the text."""
-        return self is not ToolFormat.JSON
-
 
 def detect_format(template: str | None) -> ToolFormat:
     """The form that a chat template teaches its model; Hermes where it says nothing of tools."""
