@@ -25,7 +25,7 @@ from sagellm_core.config import LLMEngineConfig
 from sagellm_core.engine_core.groups import search_width
 from sagellm_core.engine_core.limits import Limits, SchedulerConfig
 from sagellm_core.engine_core.messages import CoreStats, Submission, Update
-from sagellm_core.errors import EngineError, not_implemented
+from sagellm_core.errors import EngineError, invalid, not_implemented
 from sagellm_core.executor.multi_process import thread_share
 from sagellm_core.executor.process import ChildProcess
 from sagellm_core.nodes.messages import Down, Halt, NodeAnswer, Setup, Up
@@ -43,6 +43,7 @@ _SUMS = (
     "preemptions",
     "evictions",
     "failures",
+    "restarts",
     "prefix_lookup_tokens",
     "prefix_hit_tokens",
     "drafts_proposed",
@@ -86,7 +87,10 @@ class _Link:
 
 
 class PDSeparatedExecutor:
-    """Runs requests on nodes. Driven by one thread (`run`); `deliver` is called on it."""
+    """Runs requests on nodes. Driven by one thread (`run`); `deliver` is called on it.
+
+    Raises EngineError (invalid_argument) for a configuration without prefix cache.
+    """
 
     def __init__(
         self,
@@ -100,6 +104,10 @@ class PDSeparatedExecutor:
         token: str | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
+        if not config.enable_prefix_cache:
+            raise invalid(
+                "blocks of other nodes are found in the prefix cache: it cannot be off", "enable_prefix_cache"
+            )
         self.config = config
         self._specs = specs
         self._transport = transport
@@ -281,7 +289,7 @@ class PDSeparatedExecutor:
             )
             connection = link.child.control
         link.connection = connection
-        settings = self.config.model_copy(update={"enable_prefix_cache": True}).model_dump(mode="json")
+        settings = self.config.model_dump(mode="json")
         folder = "" if spec.address else str(self._folder)
         connection.send(Setup(spec.name, settings, self._token, host, self._transport, folder))
         threading.Thread(target=self._read, args=(link, connection), name=f"sage-from-{spec.name}", daemon=True).start()

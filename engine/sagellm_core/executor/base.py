@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
-from sagellm_core.errors import EngineError
+from sagellm_core.errors import EngineError, invalid
 
 
 @dataclass(slots=True, frozen=True)
@@ -37,6 +37,13 @@ class CommStats:
 
 
 NOT_LOADED = WorkerInfo(0, 0, 0, "", {})
+_TRANSPORTS = ("auto", "gloo", "nccl", "hccl")
+
+
+def check_comm_type(name: str) -> None:
+    """Raise EngineError that names the known ones unless ranks can talk over this; also where there is only one."""
+    if name not in _TRANSPORTS:
+        raise invalid(f"no comm_type {name!r}; known: {', '.join(_TRANSPORTS)}", "comm_type")
 
 
 class Executor(Protocol):

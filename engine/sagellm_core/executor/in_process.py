@@ -8,7 +8,7 @@ from pathlib import Path
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
 from sagellm_core.errors import EngineError
-from sagellm_core.executor.base import NOT_LOADED, CommStats, WorkerInfo
+from sagellm_core.executor.base import NOT_LOADED, CommStats, WorkerInfo, check_comm_type
 from sagellm_core.models.config import ModelConfig
 from sagellm_core.worker.worker import Worker
 
@@ -22,6 +22,7 @@ class InProcessExecutor:
         self._worker = Worker(config, model, folder, max_model_len)
 
     def start(self) -> WorkerInfo:
+        check_comm_type(self._worker.config.comm_type)
         self.info = self._worker.load()
         return self.info
 

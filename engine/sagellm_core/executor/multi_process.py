@@ -21,14 +21,13 @@ from typing import Any
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
 from sagellm_core.errors import EngineError, invalid
-from sagellm_core.executor.base import NOT_LOADED, CommStats, WorkerInfo
+from sagellm_core.executor.base import NOT_LOADED, CommStats, WorkerInfo, check_comm_type
 from sagellm_core.executor.messages import Answer, Done, Load, Loaded, ReadBlocks, Sleep, Step, Stop, Wake, WriteBlocks
 from sagellm_core.executor.process import ChildProcess
 from sagellm_core.wire import Fault, encode
 from sagellm_protocol.errors import ErrorCode
 
 _LOG = logging.getLogger("sagellm_core")
-TRANSPORTS = ("auto", "gloo", "nccl", "hccl")
 _JOIN_WITHIN_S = 300.0
 _STRAGGLERS_WITHIN_S = 15.0
 _LOADERS_WITHIN_S = 0.5
@@ -56,8 +55,7 @@ class MultiProcessExecutor:
     def start(self) -> WorkerInfo:
         """Start the ranks and wait until all have loaded. Raises what the first of them raised."""
         configs = [_rank_config(self.config, rank, self.world_size) for rank in range(self.world_size)]
-        if self.config.comm_type not in TRANSPORTS:
-            raise invalid(f"no comm_type {self.config.comm_type!r}; known: {', '.join(TRANSPORTS)}", "comm_type")
+        check_comm_type(self.config.comm_type)
         self._place = Path(tempfile.mkdtemp(prefix="sage-ranks-"))
         try:
             for rank, config in enumerate(configs):
