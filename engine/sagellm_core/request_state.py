@@ -64,8 +64,8 @@ Hear = Callable[[list[News]], None]
 class RequestState:
     """Collects a request's updates on the event loop's side. Times are seconds of the engine's clock.
 
-    `seq_id` is its name in the engine core: who gives the id of a request again gets no news of the one before. `params`
-    are what the request asked for, `comm_before` is the engine's `CoreStats.comm` when it came. Where the best
+    `seq_id` is its name in the engine core: who gives the id of a request again gets no news of the one before.
+    `params` are what the request asked for, `comm_before` is the engine's `CoreStats.comm` when it came. Where the best
     of several are given, nothing is shown before all have ended.
     """
 
