@@ -35,7 +35,7 @@ Stops = Annotated[list[Annotated[str, Field(min_length=1)]], FirstFault(), Befor
 StopIds = Annotated[list[Annotated[int, Field(ge=0)]], FirstFault(), BeforeValidator(_as_list)]
 
 TokenId = Annotated[int, Field(ge=0)]
-Bias = Annotated[float, Field(allow_inf_nan=False)]
+Bias = Annotated[float, Field(ge=-1e30, le=1e30)]
 
 
 class Grammar(BaseModel):
@@ -67,10 +67,10 @@ class SamplingParams(BaseModel):
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     top_k: int = Field(default=0, ge=0)
     min_p: float = Field(default=0.0, ge=0.0, le=1.0)
-    repetition_penalty: float = Field(default=1.0, gt=0.0, le=100.0)
+    repetition_penalty: float = Field(default=1.0, ge=0.01, le=100.0)
     presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
     frequency_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
-    length_penalty: float = Field(default=1.0, allow_inf_nan=False)
+    length_penalty: float = Field(default=1.0, ge=-10.0, le=10.0)
     early_stopping: bool = False
     penalty_alpha: float = Field(default=0.6, ge=0.0, le=1.0)
     num_beams: int = Field(default=1, ge=1, le=64)

@@ -20,6 +20,7 @@ _SHALLOW = 128
 _DEEPEST_SHALLOW = 1024
 _GROUP = 64
 _LARGE = 16_384
+_COLDEST = 1e-6  # below, scores would become infinite; long before, the likeliest token alone is drawn
 
 
 def draw(scores: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[float]) -> Tensor:
@@ -30,7 +31,7 @@ def draw(scores: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[fl
     What a row draws depends on nothing but its own scores, parameters and number.
     """
     device = scores.device
-    heat = torch.tensor([each.temperature for each in params], device=device)
+    heat = torch.tensor([max(each.temperature, _COLDEST) for each in params], device=device)
     at = torch.tensor(uniforms, dtype=torch.float64, device=device)
     weights = (scores / heat[:, None]).softmax(-1)
     depths = [_depth(each) for each in params]

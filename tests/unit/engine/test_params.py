@@ -121,6 +121,10 @@ def test_contradictions_are_refused_with_the_field(params: dict[str, Any], field
         {"stop": [""]},
         {"logit_bias": {-1: 1.0}},
         {"logit_bias": {1: float("nan")}},
+        {"logit_bias": {1: 1e308}},
+        {"length_penalty": 1e300},
+        {"repetition_penalty": 1e-300},
+        {"length_penalty": -1e300},
     ],
 )
 def test_impossible_values_are_refused(wrong: dict[str, Any]) -> None:

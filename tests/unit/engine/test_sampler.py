@@ -52,6 +52,12 @@ def test_greedy_is_the_argmax() -> None:
     assert sample(LOGITS[None], [state()])[0].token_id == 0
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1e-30, 1e-300])
+def test_a_temperature_near_zero_is_the_argmax(temperature: float) -> None:
+    assert set(draws(20, 50 * LOGITS.flip(0), temperature=temperature)) == {4}
+    assert set(draws(20, LOGITS, temperature=temperature, logit_bias={2: 1e30, 3: -1e30})) == {2}
+
+
 def test_a_seed_gives_the_same_draws_whatever_else_is_in_the_batch() -> None:
     alone, beside = state(seed=7, temperature=1.0), state(seed=7, temperature=1.0)
     others = [state(seed=1, temperature=2.0), state(), state(temperature=0.7, top_p=0.5)]
