@@ -64,7 +64,7 @@ def submission(state: RequestState, bundle: ModelBundle, *, pooling: str = "") -
     request, params = state.request, state.params
     late = None if request.deadline_ms is None else state.queued_at + request.deadline_ms / 1000
     return Submission(
-        request.request_id,
+        state.seq_id,
         state.prompt,
         core_params(params),
         new_text=partial(OutputText, bundle.tokenizer, state.prompt, params),

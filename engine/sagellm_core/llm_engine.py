@@ -15,8 +15,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import aclosing, contextmanager
 from functools import partial
+from itertools import count
 from time import monotonic
 from typing import Any
 
@@ -50,10 +52,13 @@ class LLMEngine:
         self._bundle: ModelBundle | None = None
         self._core: RequestLoop | None = None
         self._requests: dict[str, RequestState] = {}
+        self._seq_ids: dict[str, str] = {}
+        self._submitted = count()
+        self._starting = asyncio.Lock()
         self._bell: Doorbell | None = None
         self._stopped: asyncio.Event | None = None
         self._started_at = 0.0
-        self._reloading = False
+        self._reloads = 0
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -62,8 +67,11 @@ class LLMEngine:
 
         Raises ModelLoadError when the model cannot be used, EngineError for what this engine does not have.
         """
-        if self._core is not None:
-            return
+        async with self._starting:
+            if self._core is None:
+                await self._start()
+
+    async def _start(self) -> None:
         _refuse_unsupported(self.config)
         loop = asyncio.get_running_loop()
         bundle = await asyncio.to_thread(open_bundle, self.config)
@@ -116,17 +124,27 @@ class LLMEngine:
     async def reload(self, model_path: str | None = None) -> None:
         """Load the model again, or another one. New requests are refused meanwhile; those that run are answered first.
 
-        Raises what `start` raises; the engine then goes on with the model that it had.
+        Raises what `start` raises; the engine then goes on with the model that it had. Who stops waiting takes the
+        order back, unless the model is being loaded: then it is loaded to the end.
         """
         core = self._started()
         config = self.config.model_copy(update={"model_path": model_path} if model_path else {})
         bundle = await asyncio.to_thread(open_bundle, config)
-        self._reloading = True
-        try:
-            await asyncio.wrap_future(core.reload(bundle.new_executor, _limits(bundle)))
+        loop = asyncio.get_running_loop()
+
+        def on_done(order: Future[None]) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._reloaded, order, config, bundle)
+
+        order = core.reload(bundle.new_executor, _limits(bundle))
+        self._reloads += 1
+        order.add_done_callback(on_done)
+        await asyncio.wrap_future(order)
+
+    def _reloaded(self, order: Future[None], config: LLMEngineConfig, bundle: ModelBundle) -> None:
+        self._reloads -= 1
+        if not order.cancelled() and order.exception() is None:
             self.config, self._bundle = config, bundle
-        finally:
-            self._reloading = False
 
     def _started(self) -> RequestLoop:
         if self._core is None:
@@ -211,9 +229,10 @@ class LLMEngine:
 
     def cancel(self, request_id: str) -> bool:
         """End a running request; its stream ends with `cancelled`. False when there is no such request."""
-        if request_id not in self._requests or self._core is None:
+        seq_id = self._seq_ids.get(request_id)
+        if seq_id is None or self._core is None:
             return False
-        self._core.cancel(request_id)
+        self._core.cancel(seq_id)
         return True
 
     async def embed(self, texts: list[str] | list[list[int]], *, adapter: str = "") -> list[list[float]]:
@@ -259,8 +278,10 @@ class LLMEngine:
         if reason is not None:
             raise invalid(reason, "messages" if request.messages is not None else "prompt")
         state.comm_before = core.stats.comm
+        state.seq_id = f"{request.request_id}/{next(self._submitted)}"
         core.submit(submission(state, bundle, pooling=pooling))
-        self._requests[request.request_id] = state
+        self._requests[state.seq_id] = state
+        self._seq_ids[request.request_id] = state.seq_id
         return state
 
     def _refuse_surplus(self, request: Request) -> None:
@@ -270,7 +291,7 @@ class LLMEngine:
                 ErrorCode.RESOURCE_EXHAUSTED,
                 f"the engine is full: {len(self._requests)} requests are running or waiting; try again soon",
             )
-        if request.request_id in self._requests:
+        if request.request_id in self._seq_ids:
             raise invalid(f"a request with the id {request.request_id!r} is already running", "request_id")
 
     async def _news(self, state: RequestState) -> AsyncGenerator[list[News], None]:
@@ -294,10 +315,11 @@ class LLMEngine:
 
     def _release(self, state: RequestState) -> None:
         """Forget a request; cancel it where it has not ended. Safe to call twice."""
-        if self._requests.pop(state.request.request_id, None) is None:
+        if self._requests.pop(state.seq_id, None) is None:
             return
+        del self._seq_ids[state.request.request_id]
         if not state.done and self._core is not None:
-            self._core.cancel(state.request.request_id)
+            self._core.cancel(state.seq_id)
 
     def _deliver(self, updates: list[Update]) -> None:
         """On the step thread: hand a step's news to the event loop."""
@@ -314,8 +336,8 @@ class LLMEngine:
                 state.updates.put(update)
             else:
                 heard.setdefault(update.seq_id, []).append(update)
-        for request_id, own in heard.items():
-            self._tell(self._requests[request_id], own)
+        for seq_id, own in heard.items():
+            self._tell(self._requests[seq_id], own)
 
     def _tell(self, state: RequestState, updates: list[Update]) -> None:
         """Give a listener its news."""
@@ -402,7 +424,7 @@ class LLMEngine:
     def _running(self) -> tuple[RequestLoop, ModelBundle]:
         core, bundle = self._started(), self._bundle
         assert bundle is not None
-        if core.healthy and not self._reloading:
+        if core.healthy and not self._reloads:
             return core, bundle
         why = f"the engine is {self._state()}"
         raise EngineError(ErrorCode.UNAVAILABLE, why, hint="await engine.wake()" if core.asleep else "")
@@ -412,7 +434,7 @@ class LLMEngine:
             return "stopped"
         if self._core.asleep:
             return "asleep"
-        if self._reloading:
+        if self._reloads:
             return "loading another model"
         return "ready" if self._core.healthy else "recovering"
 

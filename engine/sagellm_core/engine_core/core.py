@@ -176,8 +176,10 @@ class EngineCore:
             _LOG.critical("the engine's step loop ended: %s", error, exc_info=error)
             self.failure = error
         finally:
-            self._end_all()
-            self._launcher.stop()
+            try:
+                self._end_all()
+            finally:
+                self._launcher.stop()
 
     def start(self) -> None:
         """Load the model and lay out the cache, on the calling thread."""
@@ -374,7 +376,8 @@ class EngineCore:
             elif isinstance(command, _Order):
                 self._orders.append(command)
         for order in self._orders:
-            order.done.set_exception(EngineError(ErrorCode.UNAVAILABLE, _STOPPED))
+            if order.done.set_running_or_notify_cancel():
+                order.done.set_exception(EngineError(ErrorCode.UNAVAILABLE, _STOPPED))
         if updates:
             self._deliver(updates)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from sagellm_core.text.chat_template import ChatTemplate
 from sagellm_core.text.tokenizer import Tokenizer
 from sagellm_protocol.messages import Request
 from sagellm_protocol.sampling import SamplingParams
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(slots=True, frozen=True)
@@ -70,6 +73,8 @@ class ModelBundle:
             raise invalid(f"token id {wrong} is outside the vocabulary of {size}", field)
 
     def _tokens(self, text: str, field: str, *, add_special_tokens: bool) -> list[int]:
+        if not text.isascii() and _HALF_CHARACTER.search(text):
+            raise invalid("the text is not Unicode: it has half of a surrogate pair", field)
         if self.tokenizer.exceeds(text, self.max_model_len):
             raise invalid(
                 f"the prompt has more than {2 * self.max_model_len} tokens, but the model's context is "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -155,6 +156,23 @@ async def test_leaving_a_stream_cancels_the_request(tiny_llama: Path) -> None:
         assert engine.get_metrics()["generation_tokens_total"] < 200
 
 
+async def test_an_id_can_be_used_again_at_once(tiny_llama: Path) -> None:
+    """Who cancels and asks again with the same id hears nothing of the request before."""
+    async with running(tiny_llama) as engine:
+        sampling = SamplingParams(max_tokens=12, ignore_eos=True)
+        expected = (await engine.generate([9] * 5, sampling_params=sampling)).output_tokens
+        several = ENDLESS.model_copy(update={"n": 3})
+        for round_ in range(20):
+            stream = engine.stream([5 + round_] * 20, sampling_params=several, request_id="same")
+            for _ in range(1 + round_ % 4):
+                await anext(stream)
+            await stream.aclose()
+            again = await engine.generate([9] * 5, sampling_params=sampling, request_id="same")
+            assert again.output_tokens == expected
+            assert again.finish_reason == "length"
+        await idle(engine)
+
+
 async def test_cancel_ends_a_stream_with_what_there_was(tiny_llama: Path) -> None:
     async with running(tiny_llama) as engine:
         events = []
@@ -169,7 +187,12 @@ async def test_cancel_ends_a_stream_with_what_there_was(tiny_llama: Path) -> Non
 
 @pytest.mark.parametrize(
     ("prompt", "reason"),
-    [("", "empty"), ("long " * 200, "context is 256 tokens"), ([0, -3], "outside the vocabulary")],
+    [
+        ("", "empty"),
+        ("long " * 200, "context is 256 tokens"),
+        ([0, -3], "outside the vocabulary"),
+        ("half \ud83d of a pair", "not Unicode"),
+    ],
 )
 async def test_what_cannot_run_is_refused_before_the_first_event(
     prompt: str | list[int], reason: str, tiny_llama: Path
@@ -305,6 +328,17 @@ async def test_stop_ends_what_runs_and_start_works_again(tiny_llama: Path) -> No
     await engine.start()
     assert (await engine.generate("x", max_tokens=2)).output_tokens
     await engine.stop()
+
+
+async def test_two_who_start_an_engine_start_one(tiny_llama: Path) -> None:
+    async with running(tiny_llama) as other:
+        threads = threading.active_count()
+        engine = LLMEngine(other.config)
+        await asyncio.gather(engine.start(), engine.start())
+        assert [thread.name for thread in threading.enumerate()].count("sage-engine-steps") == 2
+        assert (await engine.generate("x", max_tokens=2)).output_tokens
+        await engine.stop()
+        assert threading.active_count() <= threads + 2  # those of `to_thread` stay
 
 
 async def test_nobody_waits_for_an_engine_that_stopped(tiny_llama: Path) -> None:

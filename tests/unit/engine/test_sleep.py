@@ -20,6 +20,7 @@ from tests.helpers.tiny_models import expected_tokens, tiny_model
 from sagellm_core import LLMEngine, LLMEngineConfig
 from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
 from sagellm_core.errors import EngineError, ModelLoadError
+from sagellm_core.executor.base import WorkerInfo
 from sagellm_core.worker.worker import Worker
 from sagellm_protocol.messages import Request
 from sagellm_protocol.sampling import SamplingParams
@@ -168,3 +169,50 @@ async def test_a_model_that_does_not_load_leaves_the_old_one(tmp_path: Path) -> 
         with pytest.raises(ModelLoadError):
             await engine.reload(str(broken))
         assert await greedy(engine) == expected_tokens(tiny_model("llama"), PROMPT, 12)
+
+
+async def test_who_stops_waiting_for_a_reload_that_has_begun_has_the_new_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = tiny_model("llama"), tiny_model("qwen2", seed=3)
+    loading, go_on = threading.Event(), threading.Event()
+    load = Worker.load
+
+    async with engine_for(first) as engine:
+
+        def held(worker: Worker) -> WorkerInfo:
+            loading.set()
+            assert go_on.wait(60)
+            return load(worker)
+
+        monkeypatch.setattr(Worker, "load", held)
+        reload = asyncio.create_task(engine.reload(str(second)))
+        assert await asyncio.to_thread(loading.wait, 60)
+        reload.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reload
+        with pytest.raises(EngineError, match="loading another model"):
+            await greedy(engine)
+        go_on.set()
+        async with asyncio.timeout(60):
+            while not await engine.health_check() or engine.get_info()["state"] != "ready":  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        assert engine.get_info()["architecture"] == "Qwen2ForCausalLM"
+        assert await greedy(engine) == expected_tokens(second, PROMPT, 12)
+
+
+async def test_a_reload_that_was_taken_back_keeps_nobody_waiting(gate: Gate) -> None:
+    async with engine_for(tiny_model("llama")) as engine:
+        running = asyncio.create_task(greedy(engine, 200))
+
+        async def give_up_and_stop() -> None:
+            reload = asyncio.create_task(engine.reload(str(tiny_model("qwen2", seed=3))))
+            while engine.get_info()["state"] != "loading another model":  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            reload.cancel()
+            await asyncio.wait([reload])
+            assert engine.get_info()["state"] == "ready"
+            await engine.stop()
+
+        await gate.order(give_up_and_stop())
+        with pytest.raises(EngineError, match="stopped"):
+            async with asyncio.timeout(20):
+                await running
