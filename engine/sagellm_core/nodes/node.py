@@ -22,6 +22,8 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Any
 
+from pydantic import ValidationError
+
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.engine_core.core import EngineCore
 from sagellm_core.engine_core.loop import start_thread
@@ -49,12 +51,14 @@ from sagellm_core.nodes.messages import (
 )
 from sagellm_core.nodes.prefill import PrefillEngine
 from sagellm_core.text.output import OutputText
-from sagellm_core.wire import Connection, Fault
+from sagellm_core.wire import MAX_FRAME, Connection, Fault
 from sagellm_protocol.errors import ErrorCode
 
 TOKEN_VARIABLE = "SAGE_NODE_TOKEN"  # noqa: S105 - the name of a variable, not a token
 _REPORT_EVERY_S = 0.2
 BEAT_EVERY_S = 1.0
+_GREET_WITHIN_S = 10.0
+_GREETING_BYTES = 1 << 20
 
 
 class Node:
@@ -74,10 +78,8 @@ class Node:
     def run(self) -> None:
         """Until the runtime says `Halt` or closes the connection."""
         try:
-            setup, _ = self._control.receive()
-            self._check(setup)
-            self._start(setup)
-        except EngineError as error:
+            self._start(self._greeted())
+        except (EngineError, ValidationError) as error:
             self._control.send(Fault.of(error))
             return
         threading.Thread(target=self._beat, name="sage-node-beat", daemon=True).start()
@@ -93,11 +95,20 @@ class Node:
 
     # -- life ---------------------------------------------------------------------------------------------------
 
-    def _check(self, setup: Any) -> None:
+    def _greeted(self) -> Setup:
+        """The first order. A stranger (where there is a token) holds up the node for a moment, and fills no memory."""
+        control = self._control
+        if self._token is not None:
+            control.sock.settimeout(_GREET_WITHIN_S)
+            control.limit = _GREETING_BYTES
+        setup, _ = control.receive()
         if not isinstance(setup, Setup):
             raise EngineError(ErrorCode.INVALID_ARGUMENT, "the first order to a node is Setup")
         if self._token is not None and not hmac.compare_digest(setup.token.encode(), self._token.encode()):
             raise EngineError(ErrorCode.INVALID_ARGUMENT, "the runtime's token is not this node's")
+        control.sock.settimeout(None)
+        control.limit = MAX_FRAME
+        return setup
 
     def _start(self, setup: Setup) -> None:
         """Load the model and listen for blocks. Raises EngineError."""
@@ -232,13 +243,15 @@ class Node:
 
 
 def _listen(where: str) -> None:
-    """Serve runtimes of other hosts, one at a time."""
+    """Serve runtimes of other hosts, one at a time; of this host where none is named. Without a token, make one."""
     host, _, port = where.rpartition(":")
-    token = os.environ.get(TOKEN_VARIABLE) or secrets.token_hex(16)
-    with socket.create_server((host or "0.0.0.0", int(port))) as listener:
-        if TOKEN_VARIABLE not in os.environ:
+    given = os.environ.get(TOKEN_VARIABLE)
+    token = given or secrets.token_hex(16)
+    with socket.create_server((host or "127.0.0.1", int(port))) as listener:
+        if not given:
             print(f"{TOKEN_VARIABLE}={token}", file=sys.stderr, flush=True)
-        print(f"listening on {host}:{listener.getsockname()[1]}", flush=True)
+        host, bound = listener.getsockname()[:2]
+        print(f"listening on {host}:{bound}", flush=True)
         while True:
             sock, _ = listener.accept()
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
