@@ -32,7 +32,8 @@ class Request(BaseModel):
 
     `max_tokens` here wins over `sampling_params.max_tokens`. A higher `priority` is served earlier. `deadline_ms`
     counts from the moment the engine accepts the request. `kv_budget_tokens` bounds prompt plus output. `adapter` names
-    a LoRA adapter of the engine; `tools` go to the chat template.
+    a LoRA adapter of the engine; `tools` go to the chat template. `phase` is the protocol's, for engines that are one
+    half of a pair; who runs a whole request, as `LLMEngine` and its runtimes do, does not look at it.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -76,7 +77,8 @@ class Metrics(BaseModel):
 
     Times are milliseconds. `ttft_ms` is from acceptance to the first token; `tpot_ms` and `tbt_ms` are the mean time
     between the tokens after the first; `itl_list` holds every such gap. Fields of features that a request did not
-    use stay zero.
+    use stay zero; so do those that are not one request's but its engine's, `evict_count`, `evict_ms` (see
+    `LLMEngine.get_metrics`) and `peak_mem_mb`, until somebody who measures the process fills them in.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -13,11 +13,14 @@ PACKAGES = [
     "sagellm_protocol",
     "sagellm_core",
     "sagellm_core.backends",
+    "sagellm_core.comm",
     "sagellm_core.decoding",
     "sagellm_core.engine_core",
     "sagellm_core.executor",
+    "sagellm_core.kv_transfer",
     "sagellm_core.layers",
     "sagellm_core.models",
+    "sagellm_core.nodes",
     "sagellm_core.server",
     "sagellm_core.text",
     "sagellm_core.worker",
@@ -44,6 +47,17 @@ def test_all_is_sorted_and_complete(name: str) -> None:
 )
 def test_importing_a_package_loads_nothing_heavy(code: str) -> None:
     assert loaded_by(code) == set()
+
+
+def test_scheduling_and_routing_never_load_torch() -> None:
+    """Every module of the engine core, and all that a process needs which only passes requests on."""
+    code = (
+        "import pkgutil, importlib\nfrom sagellm_core import engine_core\n"
+        "for each in pkgutil.iter_modules(engine_core.__path__):\n"
+        "    importlib.import_module(f'{engine_core.__name__}.{each.name}')\n"
+        "import sagellm_core.runtime, sagellm_core.nodes.router, sagellm_core.server.app, sagellm_core.demo"
+    )
+    assert not loaded_by(code) & {"torch", "transformers"}
 
 
 def test_without_the_extra_the_message_says_what_to_install() -> None:
