@@ -105,6 +105,31 @@ async def test_what_fails_is_counted_by_its_reason(server: Server) -> None:
     assert table([measured])[0][:2] == ("3", "4/12")
 
 
+async def test_a_prompt_that_is_refused_teaches_nothing_of_its_length(server: Server) -> None:
+    async def short_only(exchange: Any) -> None:
+        if len(_text(exchange.json).split()) > 16:
+            await exchange.answer(400, {"error": {"message": "too long"}})
+        else:
+            await server.answer(exchange)
+
+    server.upstream.on[PATH] = short_only
+    outcomes = await run(server.load)
+    assert {outcome.error for outcome in outcomes} == {"status 400: too long"}
+    assert {len(_text(exchange.json).split()) for exchange in server.upstream.seen} == {16, 20}
+
+
+async def test_a_server_that_counts_no_tokens_is_measured_by_its_pieces(server: Server) -> None:
+    async def uncounted(exchange: Any) -> None:
+        await exchange.begin_stream()
+        await exchange.event({"choices": [{"text": "x", "finish_reason": None}]})
+        await exchange.event(b"[DONE]")
+        await exchange.end_stream()
+
+    server.upstream.on[PATH] = uncounted
+    outcomes = await run(server.load)
+    assert {(outcome.error, outcome.output_tokens) for outcome in outcomes} == {("", 1)}
+
+
 async def test_a_server_that_refuses_the_first_request_is_told_at_once(server: Server) -> None:
     async def refuse(exchange: Any) -> None:
         await exchange.answer(404, {"error": {"message": "no such model"}})

@@ -35,6 +35,8 @@ class Prompts:
         return self._tokens / self._words if self._words else 1.0
 
     def learn(self, text: str, tokens: int) -> None:
-        """Note how many tokens a text turned out to have."""
+        """Note how many tokens a text turned out to have; 0 where nobody counted them, and then nothing is learned."""
+        if not tokens:
+            return
         self._words += text.count(" ") + 1
         self._tokens += tokens
