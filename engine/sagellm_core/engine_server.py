@@ -219,7 +219,8 @@ def _run(config: LLMEngineConfig, sock: socket.socket, keys: list[str]) -> Excep
     service.on_failure = lambda _: setattr(server, "should_exit", True)
     service.on_ready = _leave_to_stay
     host, port = sock.getsockname()[:2]
-    logging.getLogger("sagellm_core.server").info("http://%s:%s serves %s; loading", host, port, service.model_id)
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    logging.getLogger("sagellm_core.server").info("%s serves %s; loading", url, service.model_id)
     # uvicorn takes TERM over, and raises it again when it has drained: then it has nothing left to do.
     signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
     server.run(sockets=[sock])

@@ -215,7 +215,7 @@ def _provider_for(config: BackendConfig) -> type[Backend]:
                 ErrorCode.UNAVAILABLE,
                 f"the backend {config.kind!r} is not available on this machine: {provider.missing()}",
                 param="backend_type",
-                hint="Use the CPU:  backend_type='cpu'",
+                hint="Use the CPU:  --backend cpu   (in Python: backend_type='cpu')",
             )
         return provider
     providers = sorted((get_provider(kind) for kind in backend_names()), key=lambda each: -each.preference)

@@ -48,7 +48,14 @@ class AdapterConfig:
 
 def read_adapter_config(name: str, folder: Path, max_rank: int) -> AdapterConfig:
     """What `adapter_config.json` says. Raises ModelLoadError (unusable), EngineError (more than this engine does)."""
-    raw = read_json(folder / "adapter_config.json")
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        raise ModelLoadError(
+            f"There is no adapter {name!r} in {folder}",
+            cause=f"{path.name} is missing" if folder.is_dir() else "no such folder",
+            hint="Name a folder in PEFT's format:  --lora NAME=FOLDER   (in Python: lora_adapters)",
+        )
+    raw = read_json(path)
     kind = raw.get("peft_type")
     if kind != "LORA":
         raise not_implemented(f"the adapter {name!r} is of the kind {kind!r}; this engine has LORA", "lora_adapters")
@@ -58,9 +65,7 @@ def read_adapter_config(name: str, folder: Path, max_rank: int) -> AdapterConfig
         raise not_implemented(f"the adapter {name!r} has {more[0]}, which this engine does not do", "lora_adapters")
     rank, alpha = raw.get("r"), raw.get("lora_alpha", 8)
     if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float):
-        raise ModelLoadError(
-            f"{folder / 'adapter_config.json'} is not usable", cause=f"r={rank!r}, lora_alpha={alpha!r}"
-        )
+        raise ModelLoadError(f"{path} is not usable", cause=f"r={rank!r}, lora_alpha={alpha!r}")
     if rank > max_rank:
         raise invalid(f"the adapter {name!r} has rank {rank}, but max_lora_rank is {max_rank}", "lora_adapters")
     return AdapterConfig(name, folder, rank, alpha / (rank**0.5 if raw.get("use_rslora") else rank))

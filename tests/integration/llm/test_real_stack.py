@@ -167,9 +167,10 @@ async def test_wrong_options_are_one_clear_message(tmp_path: pathlib.Path) -> No
         (("sage.llm.embedding", "--model", f"hf:{tmp_path}"), "no weights"),
         (("sage.llm.gateway", "--engine", "ftp://x"), "no engine URL"),
         (("sage.llm.gateway", "--host", "203.0.113.9"), "Cannot listen on 203.0.113.9"),
+        (("sage.llm.gateway", "--port", "99999"), "--port 99999 is no port"),
     ]
     for argv, says in cases:
-        code, text = await run(*argv, "--port", "0")
+        code, text = await run(argv[0], "--port", "0", *argv[1:])
         assert code == 1, text
         assert says in text
         assert "next: " in text

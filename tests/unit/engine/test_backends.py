@@ -44,6 +44,7 @@ def test_an_unknown_or_absent_backend_is_said() -> None:
         with pytest.raises(EngineError, match=r"not available on this machine: .*CUDA") as caught:
             create_backend(BackendConfig(kind="cuda"))
         assert caught.value.error_code is ErrorCode.UNAVAILABLE
+        assert "--backend cpu" in caught.value.hint
 
 
 ABACUS = """

@@ -172,9 +172,12 @@ async def test_models_that_run_through_transformers_have_no_adapters(tmp_path: P
 
 async def test_a_folder_without_an_adapter_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelLoadError, match=r"adapter_config\.json"):
-        async with engine_with(tiny_model("llama"), {"none": tmp_path / "empty"}):
-            pass
+    for folder, why in (("empty", "adapter_config.json is missing"), ("nowhere", "no such folder")):
+        with pytest.raises(ModelLoadError, match=f"There is no adapter 'none' in .*{folder}") as caught:
+            async with engine_with(tiny_model("llama"), {"none": tmp_path / folder}):
+                pass
+        assert caught.value.cause == why
+        assert "--lora NAME=FOLDER" in caught.value.hint
 
 
 @pytest.mark.parametrize("changes", [{"dtype": "bfloat16"}, {"dtype": "bfloat16", "quantization": "int8"}], ids=str)
