@@ -49,7 +49,7 @@ class LLMEngineConfig(BaseModel):
     enable_prefix_cache: bool = True
     max_num_batched_tokens: int | None = Field(default=None, ge=1)
     max_waiting_requests: int = Field(default=256, ge=1)
-    num_threads: int | None = Field(default=None, ge=1)
+    num_threads: int | None = Field(default=None, ge=1, le=1024)
     sampling: SamplingParams | None = None
     served_model_name: str | None = None
     task_type: Literal["generate", "embed"] = "generate"

@@ -25,6 +25,7 @@ def test_the_seeds_fields_and_defaults() -> None:
     [
         {"model_path": ""},
         {"max_batch_size": 0},
+        {"num_threads": 10_000},
         {"dtype": "float8"},
         {"max_bach_size": 3},
         {"trust_remote_code": True},

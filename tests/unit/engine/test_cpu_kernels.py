@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -224,3 +225,49 @@ def test_a_compiler_that_fails_is_named(tmp_path: Path) -> None:
     assert done.stdout.strip() == "None"
     assert "no such option" in done.stderr
     assert not list(tmp_path.glob("kernels/*.tmp"))
+
+
+_TINY_COMPILER = """#!/bin/sh
+while [ "$1" != -o ]; do shift; done
+echo made >> {made}
+echo "int made;" | exec g++ -shared -fPIC -x c++ -o "$2" -
+"""
+
+
+@pytest.fixture
+def tiny_compiler(tmp_path: Path) -> tuple[Path, Path]:
+    """A compiler that is done at once, and a file with a line for each time that it ran."""
+    compiler, made = tmp_path / "compiler", tmp_path / "made"
+    compiler.write_text(_TINY_COMPILER.format(made=made))
+    compiler.chmod(0o755)
+    return compiler, made
+
+
+def load_kernels(cache: Path, compiler: Path, **more: str) -> str:
+    script = "from sagellm_core.layers.cpu.build import compiled; print(compiled())"
+    environment = {"PATH": os.environ["PATH"], "SAGE_CACHE": str(cache), "CXX": str(compiler), **more}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@needs_kernels
+def test_a_torn_file_in_the_cache_is_built_again(tmp_path: Path, tiny_compiler: tuple[Path, Path]) -> None:
+    compiler, made = tiny_compiler
+    for _ in range(2):
+        assert "CDLL" in load_kernels(tmp_path / "cache", compiler)
+    assert made.read_text() == "made\n"
+    (kept,) = (tmp_path / "cache" / "kernels").glob("*.so")
+    kept.write_bytes(b"")
+    assert "CDLL" in load_kernels(tmp_path / "cache", compiler)
+    assert made.read_text() == "made\n" * 2
+
+
+@needs_kernels
+def test_a_cache_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path, tiny_compiler: tuple[Path, Path]) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "temporary").mkdir()
+    compiler, made = tiny_compiler
+    assert "CDLL" in load_kernels(tmp_path / "file", compiler, TMPDIR=str(tmp_path / "temporary"))
+    assert made.read_text() == "made\n"
+    assert not list((tmp_path / "temporary").iterdir())

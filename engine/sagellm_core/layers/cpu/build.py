@@ -36,7 +36,7 @@ def compiled() -> ctypes.CDLL | None:
         _log.warning("no C++ compiler (g++ or clang++): the CPU runs torch's operators, which are slower")
         return None
     try:
-        return ctypes.CDLL(str(_library(compiler)))
+        return _library(compiler)
     except (OSError, subprocess.SubprocessError) as error:
         output = getattr(error, "stderr", None) or b""
         reason = bytes(output).decode(errors="replace").strip().splitlines()[:1] or [str(error)]
@@ -59,22 +59,31 @@ def _compiler() -> str | None:
     return next((path for path in found if path), None)
 
 
-def _library(compiler: str) -> Path:
-    """The shared library for these sources, this compiler and this processor; built where it is not there."""
+def _library(compiler: str) -> ctypes.CDLL:
+    """The shared library for these sources, this compiler and this processor; built where it is not there, or torn."""
     target = cache_folder() / f"cpu-{_key(compiler)}.so"
-    if target.is_file():
-        return target
+    kept = _opened(target)
+    if kept is not None:
+        return kept
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = open(target.with_suffix(".lock"), "w")  # noqa: SIM115 (closed below; a lock lives as long as the file)
     except OSError:  # a home that cannot be written: built for this process alone
-        return _build(compiler, Path(tempfile.mkdtemp(prefix="sage-kernels-")) / target.name)
+        with tempfile.TemporaryDirectory(prefix="sage-kernels-") as folder:  # once loaded, the file is not needed
+            return _build(compiler, Path(folder) / target.name)
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return target if target.is_file() else _build(compiler, target)
+        return _opened(target) or _build(compiler, target)
 
 
-def _build(compiler: str, target: Path) -> Path:
+def _opened(target: Path) -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(str(target))
+    except OSError:
+        return None
+
+
+def _build(compiler: str, target: Path) -> ctypes.CDLL:
     _log.info("compiling the CPU kernels once with %s (some seconds)", compiler)
     partial = target.with_suffix(f".{os.getpid()}.tmp")
     command = [compiler, *_FLAGS, "-o", str(partial), str(_SOURCES / "kernels.cpp")]
@@ -83,7 +92,7 @@ def _build(compiler: str, target: Path) -> Path:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
-    return target
+    return ctypes.CDLL(str(target))
 
 
 def _key(compiler: str) -> str:
