@@ -173,6 +173,7 @@ class RequestState:
             )
 
     def end_event(self, stats: CoreStats) -> StreamEvent:
+        """The last event, when all answers have ended: the best of them, and what was measured."""
         best = self._ranked()[0]
         several = self._several or self.params.strategy is DecodingStrategy.BEAM_SEARCH
         return self._event(

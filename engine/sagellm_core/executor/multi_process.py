@@ -124,6 +124,7 @@ class MultiProcessExecutor:
         self._send(Step(plan))
 
     def result(self) -> StepOutput:
+        """The output of the one rank that answers; the others' answers say that they are in step."""
         output: StepOutput | None = None
         for answer, _ in self._answers():
             if isinstance(answer, Done) and answer.output is not None:
@@ -144,6 +145,7 @@ class MultiProcessExecutor:
         return content
 
     def write_blocks(self, blocks: list[int], content: bytes | bytearray | memoryview) -> None:
+        """Each rank gets its part of every block, see `read_blocks`. Raises ValueError for content of another size."""
         stride = sum(self._block_bytes)
         if len(content) != stride * len(blocks):
             raise ValueError(f"{len(blocks)} blocks have {stride * len(blocks)} bytes, not {len(content)}")

@@ -92,6 +92,7 @@ class ModelBundle:
         return own if params.ignore_eos else own | self.eos_ids
 
     def describe(self) -> dict[str, Any]:
+        """What `LLMEngine.get_info` says of the model."""
         shape = self.shape
         return {
             "model_path": str(self.folder),

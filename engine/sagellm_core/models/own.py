@@ -30,6 +30,7 @@ class OwnLoader:
     max_position: int
 
     def load(self) -> Decoder:
+        """The shard's part of the decoder, its matrices in the backend's form. Raises ModelLoadError on bad files."""
         config, shard, names = self.config, self.shard, self.names
         embed = self._embedding() if shard.is_first else None
         head = self._head(embed) if shard.is_last else None

@@ -125,6 +125,7 @@ class ModelRoutes:
         self._service = service
 
     async def embeddings(self, request: Request) -> Response:
+        """One vector an input, in order; `dimensions` is refused where it is not the model's own."""
         body = await read_body(request, EmbeddingBody)
         adapter = body.model if body.model in self._service.config.lora_adapters else ""
         result = await _unless_gone(request, self._service.embed(body.inputs, adapter))
@@ -142,6 +143,7 @@ class ModelRoutes:
         return json_answer({"object": "list", "data": data, "model": name, "usage": usage})
 
     async def tokenize(self, request: Request) -> Response:
+        """Token ids of a prompt, or of messages through the chat template; the answer has vLLM's form."""
         body = await read_body(request, TokenizeBody)
         self._service.refuse_while_loading()
         engine = self._service.engine
