@@ -11,11 +11,9 @@ from __future__ import annotations
 import logging
 import secrets
 import shutil
-import socket
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
@@ -28,9 +26,10 @@ from sagellm_core.engine_core.messages import CoreStats, Submission, Update
 from sagellm_core.errors import EngineError, invalid, not_implemented
 from sagellm_core.executor.multi_process import thread_share
 from sagellm_core.executor.process import ChildProcess
+from sagellm_core.nodes.link import Link, NodeSpec, reach
 from sagellm_core.nodes.messages import Down, Halt, NodeAnswer, Setup, Up
 from sagellm_core.nodes.router import Router
-from sagellm_core.nodes.state import NodeState, Role
+from sagellm_core.nodes.state import NodeState, Role, sum_up
 from sagellm_core.wire import Connection, Fault
 from sagellm_protocol.errors import Error, ErrorCode
 from sagellm_protocol.sampling import SamplingParams
@@ -38,52 +37,12 @@ from sagellm_protocol.sampling import SamplingParams
 __all__ = ["NodeSpec", "PDSeparatedExecutor"]
 
 _LOG = logging.getLogger("sagellm_core")
-_SUMS = (
-    "steps",
-    "preemptions",
-    "evictions",
-    "failures",
-    "restarts",
-    "prefix_lookup_tokens",
-    "prefix_hit_tokens",
-    "drafts_proposed",
-    "drafts_accepted",
-)
 _RESTARTS = 3
 _RESTART_WINDOW_S = 60.0
 _RECONNECT_EVERY_S = 0.5
-_CONNECT_WITHIN_S = 10.0
 _TICK_S = 0.25
 _STOP_WITHIN_S = 5.0
 _SILENCE_S = 20.0
-
-
-@dataclass(slots=True, frozen=True)
-class NodeSpec:
-    """A node: a child process, or (`address` "host:port") one that listens on another host."""
-
-    name: str
-    role: Role
-    address: str = ""
-
-
-@dataclass(slots=True, eq=False)
-class _Link:
-    """The way to one node. `ends` are the times at which it went down."""
-
-    spec: NodeSpec
-    state: NodeState
-    child: ChildProcess | None = None
-    connection: Connection | None = None
-    ends: list[float] = field(default_factory=list)
-
-    def send(self, order: Any) -> None:
-        """A node that is gone is noticed by its reader; what is sent to it is lost, as it would be a moment later."""
-        if self.connection is not None:
-            try:
-                self.connection.send(order)
-            except OSError:
-                pass
 
 
 class PDSeparatedExecutor:
@@ -118,7 +77,7 @@ class PDSeparatedExecutor:
         self._router = Router(
             self._count(deliver), clock, block_size=config.kv_cache_block_size, threshold_tokens=threshold_tokens
         )
-        self._links: dict[str, _Link] = {}
+        self._links: dict[str, Link] = {}
         self._folder: Path | None = None
         self._door = threading.Lock()
         self._closed = False
@@ -253,7 +212,7 @@ class PDSeparatedExecutor:
         self._folder = Path(tempfile.mkdtemp(prefix="sage-nodes-"))
         for spec in self._specs:
             state = self._router.add_node(spec.name, spec.role, lambda _: None)
-            link = self._links[spec.name] = _Link(spec, state)
+            link = self._links[spec.name] = Link(spec, state)
             state.send = link.send
             self._connect(link)
         while any(not link.state.up for link in self._links.values()):
@@ -268,15 +227,12 @@ class PDSeparatedExecutor:
         self.stats.device = {**first.device, "nodes": {name: str(link.spec.role) for name, link in self._links.items()}}
         self._gather()
 
-    def _connect(self, link: _Link) -> None:
+    def _connect(self, link: Link) -> None:
         """Start or reach a node and tell it what to load. Raises OSError, EngineError."""
         spec, host = link.spec, self._host
         if spec.address:
             host, _, port = spec.address.rpartition(":")
-            sock = socket.create_connection((host, int(port)), _CONNECT_WITHIN_S)
-            sock.settimeout(None)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = Connection(sock, NodeAnswer)
+            connection = reach(host, int(port))
         else:
             assert self._folder is not None
             local = [each for each in self._specs if not each.address]
@@ -294,7 +250,7 @@ class PDSeparatedExecutor:
         connection.send(Setup(spec.name, settings, self._token, host, self._transport, folder))
         threading.Thread(target=self._read, args=(link, connection), name=f"sage-from-{spec.name}", daemon=True).start()
 
-    def _read(self, link: _Link, connection: Connection) -> None:
+    def _read(self, link: Link, connection: Connection) -> None:
         """On a thread of its own: everything that a node says becomes an event."""
         try:
             while True:
@@ -304,7 +260,7 @@ class PDSeparatedExecutor:
             why = str(error)
             self._events.put(lambda: self._on_lost(link, connection, why))
 
-    def _on_message(self, link: _Link, message: Any) -> None:
+    def _on_message(self, link: Link, message: Any) -> None:
         if isinstance(message, Fault):
             self.failure = message.error()
         elif isinstance(message, Down):
@@ -316,7 +272,7 @@ class PDSeparatedExecutor:
             if isinstance(message, Up):
                 _LOG.info("node %s (%s) is up", link.spec.name, link.spec.role)
 
-    def _on_lost(self, link: _Link, connection: Connection, why: str) -> None:
+    def _on_lost(self, link: Link, connection: Connection, why: str) -> None:
         """A node is gone: on order, or by itself. Bring it back where that has a chance."""
         if link.connection is not connection or self._stopping:
             return
@@ -342,7 +298,7 @@ class PDSeparatedExecutor:
         elif returning:
             self._connect(link)
 
-    def _reconnect(self, link: _Link) -> None:
+    def _reconnect(self, link: Link) -> None:
         while not self._stopping:
             try:
                 self._connect(link)
@@ -377,11 +333,4 @@ class PDSeparatedExecutor:
 
     def _gather(self) -> None:
         """The nodes' counters as those of one engine: sums; the cache's use is that of the nodes that decode."""
-        stats, nodes = self.stats, self.nodes
-        decoders = [node.stats for node in nodes if node.up and node.role is not Role.PREFILL]
-        stats.running = sum(each.running for each in decoders)
-        stats.waiting = self._router.num_waiting + sum(each.waiting for each in decoders)
-        stats.kv_blocks = sum(each.kv_blocks for each in decoders)
-        stats.kv_usage = sum(each.kv_usage * each.kv_blocks for each in decoders) / max(stats.kv_blocks, 1)
-        for name in _SUMS:
-            setattr(stats, name, sum(getattr(node.stats, name) for node in nodes))
+        sum_up(self.stats, self.nodes, self._router.num_waiting)

@@ -20,8 +20,9 @@ from sagellm_core.engine_core.loop import RequestLoop
 from sagellm_core.errors import EngineError
 from sagellm_core.llm_engine import LLMEngine
 from sagellm_core.models.bundle import ModelBundle
+from sagellm_core.nodes.link import NodeSpec
 from sagellm_core.nodes.state import Role
-from sagellm_core.pd_executor import NodeSpec, PDSeparatedExecutor
+from sagellm_core.pd_executor import PDSeparatedExecutor
 from sagellm_protocol.errors import ErrorCode
 
 __all__ = ["DistributedRuntime", "PDLayout", "RemoteNode"]

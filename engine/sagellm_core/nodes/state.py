@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from sagellm_core.engine_core.messages import CoreStats, Submission
 from sagellm_core.kv_transfer.messages import KVAddress
+
+_SUMS = (
+    "steps",
+    "preemptions",
+    "evictions",
+    "failures",
+    "restarts",
+    "prefix_lookup_tokens",
+    "prefix_hit_tokens",
+    "drafts_proposed",
+    "drafts_accepted",
+)
 
 
 class Role(StrEnum):
@@ -83,3 +95,17 @@ class TransferStats:
     transfers: int = 0
     failures: int = 0
     re_prefills: int = 0
+
+
+def sum_up(stats: CoreStats, nodes: Sequence[NodeState], num_waiting: int) -> None:
+    """Write the nodes' counters into `stats` as those of one engine: sums; the cache's use is that of the decoders.
+
+    `num_waiting` requests wait for a node.
+    """
+    decoders = [node.stats for node in nodes if node.up and node.role is not Role.PREFILL]
+    stats.running = sum(each.running for each in decoders)
+    stats.waiting = num_waiting + sum(each.waiting for each in decoders)
+    stats.kv_blocks = sum(each.kv_blocks for each in decoders)
+    stats.kv_usage = sum(each.kv_usage * each.kv_blocks for each in decoders) / max(stats.kv_blocks, 1)
+    for name in _SUMS:
+        setattr(stats, name, sum(getattr(node.stats, name) for node in nodes))
