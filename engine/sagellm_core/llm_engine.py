@@ -24,9 +24,8 @@ from typing import Any
 
 from sagellm_core.backends.base import check_kind
 from sagellm_core.config import LLMEngineConfig
+from sagellm_core.core_of import limits_of, new_core
 from sagellm_core.doorbell import Doorbell
-from sagellm_core.engine_core.core import EngineCore
-from sagellm_core.engine_core.limits import SchedulerConfig
 from sagellm_core.engine_core.loop import RequestLoop, start_thread
 from sagellm_core.engine_core.messages import CoreStats, Update
 from sagellm_core.errors import EngineError, invalid
@@ -72,7 +71,7 @@ class LLMEngine:
                 await self._start()
 
     async def _start(self) -> None:
-        _refuse_unsupported(self.config)
+        check_kind(self.config.backend_type)
         loop = asyncio.get_running_loop()
         bundle = await asyncio.to_thread(open_bundle, self.config)
         core = self._new_core(bundle)
@@ -136,7 +135,7 @@ class LLMEngine:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._reloaded, order, config, bundle)
 
-        order = core.reload(bundle.new_executor, _limits(bundle))
+        order = core.reload(bundle.new_executor, limits_of(bundle))
         self._reloads += 1
         order.add_done_callback(on_done)
         await asyncio.wrap_future(order)
@@ -395,25 +394,8 @@ class LLMEngine:
     def get_metrics(self) -> dict[str, float]:
         """Load and counters since start: requests, tokens, cache, preemptions."""
         stats = self.stats
-        return {
-            "requests_running": stats.running,
+        return stats.as_metrics() | {
             "requests_waiting": max(len(self._requests) - stats.running, 0),
-            "kv_cache_usage_ratio": stats.kv_usage,
-            "kv_used_tokens": round(stats.kv_usage * stats.kv_blocks * stats.block_size),
-            "prompt_tokens_total": stats.prompt_tokens,
-            "generation_tokens_total": stats.generation_tokens,
-            "prefix_hit_ratio": stats.prefix_hit_ratio,
-            "preemptions_total": stats.preemptions,
-            "evict_count": stats.evictions,
-            "steps_total": stats.steps,
-            "step_failures_total": stats.failures,
-            "restarts_total": stats.restarts,
-            "draft_tokens_total": stats.drafts_proposed,
-            "accepted_tokens_total": stats.drafts_accepted,
-            "spec_accept_rate": stats.spec_accept_rate,
-            "allreduce_count": stats.comm[0],
-            "allgather_count": stats.comm[1],
-            "comm_overhead_ms": 1000 * stats.comm[2],
             "uptime_s": monotonic() - self._started_at if self._core is not None else 0.0,
         }
 
@@ -439,31 +421,6 @@ class LLMEngine:
         return "ready" if self._core.healthy else "recovering"
 
 
-def new_core(
-    bundle: ModelBundle, deliver: Callable[[list[Update]], None], after_step: Callable[[], None] | None = None
-) -> EngineCore:
-    """The step loop of a model, not started yet."""
-    config = bundle.config
-    return EngineCore(
-        bundle.new_executor,
-        _limits(bundle),
-        deliver,
-        block_size=config.kv_cache_block_size,
-        prefix_cache=config.enable_prefix_cache,
-        after_step=after_step,
-    )
-
-
-def _limits(bundle: ModelBundle) -> SchedulerConfig:
-    config = bundle.config
-    return SchedulerConfig(
-        config.max_batch_size,
-        config.max_num_batched_tokens,
-        bundle.max_model_len,
-        draft_model=config.speculative_model is not None,
-    )
-
-
 def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
     if future.done():
         return
@@ -471,7 +428,3 @@ def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
         future.set_result(None)
     else:
         future.set_exception(error)
-
-
-def _refuse_unsupported(config: LLMEngineConfig) -> None:
-    check_kind(config.backend_type)

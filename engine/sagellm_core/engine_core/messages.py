@@ -95,3 +95,26 @@ class CoreStats:
     def spec_accept_rate(self) -> float:
         """Share of draft tokens that were right."""
         return self.drafts_accepted / self.drafts_proposed if self.drafts_proposed else 0.0
+
+    def as_metrics(self) -> dict[str, float]:
+        """The counters by the names that `LLMEngine.get_metrics` gives them."""
+        return {
+            "requests_running": self.running,
+            "requests_waiting": self.waiting,
+            "kv_cache_usage_ratio": self.kv_usage,
+            "kv_used_tokens": round(self.kv_usage * self.kv_blocks * self.block_size),
+            "prompt_tokens_total": self.prompt_tokens,
+            "generation_tokens_total": self.generation_tokens,
+            "prefix_hit_ratio": self.prefix_hit_ratio,
+            "preemptions_total": self.preemptions,
+            "evict_count": self.evictions,
+            "steps_total": self.steps,
+            "step_failures_total": self.failures,
+            "restarts_total": self.restarts,
+            "draft_tokens_total": self.drafts_proposed,
+            "accepted_tokens_total": self.drafts_accepted,
+            "spec_accept_rate": self.spec_accept_rate,
+            "allreduce_count": self.comm[0],
+            "allgather_count": self.comm[1],
+            "comm_overhead_ms": 1000 * self.comm[2],
+        }

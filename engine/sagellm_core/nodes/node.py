@@ -25,13 +25,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from sagellm_core.config import LLMEngineConfig
+from sagellm_core.core_of import new_core
 from sagellm_core.engine_core.core import EngineCore
 from sagellm_core.engine_core.loop import start_thread
 from sagellm_core.engine_core.messages import Submission, Update
 from sagellm_core.errors import EngineError
 from sagellm_core.executor.rank import watch_life
 from sagellm_core.kv_transfer import Arrival, KVAddress, KVForm, KVReceiver, KVTransferChannel
-from sagellm_core.llm_engine import new_core
 from sagellm_core.models.bundle import ModelBundle, open_bundle
 from sagellm_core.nodes.decode import DecodeEngine
 from sagellm_core.nodes.messages import (
