@@ -24,7 +24,8 @@ class LLMEngineConfig(BaseModel):
     above 0 lets every greedy or sampling request speculate, with the draft model `speculative_model` or, without one,
     by looking up n-grams of its own text. `lora_adapters` are folders by name.
     `task_type="embed"` serves `embed` alone. With `decode_nodes` or `hybrid_nodes` above 0 the engine runs on that many
-    processes, prompts on `prefill_nodes` others: see `DistributedRuntime`.
+    processes, prompts on `prefill_nodes` others: see `DistributedRuntime`. `engine_id` stands in every event;
+    `metadata` is the caller's own.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -82,7 +83,10 @@ class BackendSection(BaseModel):
 
 
 class EngineSection(BaseModel):
-    """`engine:` of a configuration file: which model, within which limits."""
+    """`engine:` of a configuration file: which model, within which limits.
+
+    `model_path` wins over `model`. There is one `kind` of engine, "llm": nothing is chosen by it.
+    """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 

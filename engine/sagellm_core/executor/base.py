@@ -73,11 +73,11 @@ class Executor(Protocol):
         ...
 
     def sleep(self) -> None:
-        """Move the weights off the device and drop the cache; what is known of sequences stays."""
+        """Drop weights and cache; what is known of sequences stays."""
         ...
 
     def wake(self) -> None:
-        """Undo `sleep`: weights as they were, a cache of the same size with undefined content."""
+        """Undo `sleep`: weights again, a cache of the same size with undefined content. Raises what `start` raises."""
         ...
 
     def stop(self) -> None: ...

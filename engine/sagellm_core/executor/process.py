@@ -20,7 +20,7 @@ _END_WITHIN_S = 5.0
 
 
 class ChildProcess:
-    """`python -m MODULE CONTROL LIFE [more]`, in its own session, so that Ctrl-C reaches the engine alone."""
+    """`python -m MODULE CONTROL LIFE`, in its own session, so that Ctrl-C reaches the engine alone."""
 
     def __init__(
         self,
@@ -29,7 +29,6 @@ class ChildProcess:
         log: Path,
         answers: Any,
         *,
-        more: list[str] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
@@ -41,7 +40,7 @@ class ChildProcess:
         with theirs, log.open("ab") as out:
             try:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(life), *(more or [])],
+                    [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(life)],
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=out,
