@@ -6,12 +6,15 @@ EngineError(ModelError)          SAGE-E007   a request or the engine failed; `er
 
 from __future__ import annotations
 
+from errno import ENOMEM
+
 from sage.common.errors import ModelError
 from sagellm_protocol.errors import Error, ErrorCode
 
-__all__ = ["EngineError", "ModelLoadError", "invalid", "not_implemented"]
+__all__ = ["EngineError", "ModelLoadError", "invalid", "lacks_memory", "not_implemented"]
 
 _RETRYABLE = frozenset({ErrorCode.RESOURCE_EXHAUSTED, ErrorCode.UNAVAILABLE})
+_SIGNS = ("out of memory", "outofmemory", "allocate memory", "unable to allocate", "not enough memory")
 
 
 class EngineError(ModelError):
@@ -54,3 +57,11 @@ def invalid(message: str, param: str | None = None) -> EngineError:
 def not_implemented(message: str, param: str | None = None) -> EngineError:
     """Something that exists elsewhere but not here; the message names what is supported."""
     return EngineError(ErrorCode.NOT_IMPLEMENTED, message, param=param)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether this says that memory ran out, the system's or a device's: libraries have many words for it."""
+    if isinstance(error, OSError):
+        return error.errno == ENOMEM
+    text = f"{type(error).__name__} {error}".lower()
+    return isinstance(error, MemoryError) or any(sign in text for sign in _SIGNS)

@@ -24,7 +24,7 @@ from sagellm_core.engine_core.limits import SchedulerConfig
 from sagellm_core.engine_core.messages import CoreStats, Submission, Update
 from sagellm_core.engine_core.plan import SchedulerOutput
 from sagellm_core.engine_core.scheduler import Scheduler
-from sagellm_core.errors import EngineError
+from sagellm_core.errors import EngineError, lacks_memory
 from sagellm_core.executor.base import Executor
 from sagellm_protocol.errors import Error, ErrorCode
 from sagellm_protocol.messages import FinishReason
@@ -397,7 +397,4 @@ def _code_of(error: Exception) -> ErrorCode:
     """What a failed step is to those whose requests it takes with it."""
     if isinstance(error, EngineError):
         return error.error_code
-    text = f"{type(error).__name__} {error}".lower()
-    if isinstance(error, MemoryError) or "out of memory" in text or "outofmemory" in text or "allocate memory" in text:
-        return ErrorCode.RESOURCE_EXHAUSTED
-    return ErrorCode.INTERNAL
+    return ErrorCode.RESOURCE_EXHAUSTED if lacks_memory(error) else ErrorCode.INTERNAL

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import ENOMEM
-
-import torch
 
 from sagellm_core.backends.base import Backend
-from sagellm_core.errors import EngineError
+from sagellm_core.errors import EngineError, lacks_memory
 from sagellm_core.models.config import ModelConfig
 from sagellm_core.models.shard import Shard
 from sagellm_protocol.errors import ErrorCode
 
 _HINT = "Take a smaller model, a smaller type (dtype='bfloat16', quantization='int8'), or more devices"
-_SIGNS = ("out of memory", "can't allocate memory", "unable to allocate", "not enough memory")
 
 
 def check_room(model: ModelConfig, bytes_per_weight: float, backend: Backend, shard: Shard) -> None:
@@ -36,15 +32,7 @@ def told_when_out(what: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, OSError, RuntimeError) as error:
-        if not _is_lack_of_memory(error):
+        if not lacks_memory(error):
             raise
-        cause = str(error).splitlines()[0][:200]
+        cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise EngineError(ErrorCode.RESOURCE_EXHAUSTED, f"Out of memory {what}", cause=cause, hint=_HINT) from error
-
-
-def _is_lack_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    if isinstance(error, OSError):
-        return error.errno == ENOMEM
-    return any(sign in str(error).lower() for sign in _SIGNS)
