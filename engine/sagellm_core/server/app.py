@@ -34,7 +34,6 @@ def create_app(
     With `api_keys`, all routes but `/`, `/health` and `/metrics` want one of them.
     """
     served = service or EngineService(config)
-    about, text, model, rest = AboutRoutes(served), TextRoutes(served), ModelRoutes(served), RestRoutes(served)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -45,27 +44,32 @@ def create_app(
             await served.stop()
 
     app = Starlette(
-        routes=[
-            Route("/", about.index),
-            Route("/health", about.health),
-            Route("/info", about.info),
-            Route("/version", about.version),
-            Route("/metrics", about.metrics),
-            Route("/v1/models", about.models),
-            Route("/v1/models/{model:path}", about.model),
-            Route("/v1/completions", text.completions, methods=["POST"]),
-            Route("/v1/completions/stream", text.completions_stream, methods=["POST"]),
-            Route("/v1/chat/completions", text.chat_completions, methods=["POST"]),
-            Route("/v1/embeddings", model.embeddings, methods=["POST"]),
-            Route("/tokenize", model.tokenize, methods=["POST"]),
-            Route("/detokenize", model.detokenize, methods=["POST"]),
-            Route("/sleep", rest.sleep, methods=["POST"]),
-            Route("/wake_up", rest.wake, methods=["POST"]),
-            Route("/is_sleeping", rest.is_sleeping),
-        ],
+        routes=_routes(served),
         middleware=[Middleware(KeyCheck, keys=tuple(api_keys))] if api_keys else [],
         exception_handlers={EngineError: on_refusal(served.drain), HTTPException: on_http_error, Exception: on_fault},
         lifespan=lifespan,
     )
     app.state.service = served
     return app
+
+
+def _routes(served: EngineService) -> list[Route]:
+    about, text, model, rest = AboutRoutes(served), TextRoutes(served), ModelRoutes(served), RestRoutes(served)
+    return [
+        Route("/", about.index),
+        Route("/health", about.health),
+        Route("/info", about.info),
+        Route("/version", about.version),
+        Route("/metrics", about.metrics),
+        Route("/v1/models", about.models),
+        Route("/v1/models/{model:path}", about.model),
+        Route("/v1/completions", text.completions, methods=["POST"]),
+        Route("/v1/completions/stream", text.completions_stream, methods=["POST"]),
+        Route("/v1/chat/completions", text.chat_completions, methods=["POST"]),
+        Route("/v1/embeddings", model.embeddings, methods=["POST"]),
+        Route("/tokenize", model.tokenize, methods=["POST"]),
+        Route("/detokenize", model.detokenize, methods=["POST"]),
+        Route("/sleep", rest.sleep, methods=["POST"]),
+        Route("/wake_up", rest.wake, methods=["POST"]),
+        Route("/is_sleeping", rest.is_sleeping),
+    ]
