@@ -126,6 +126,7 @@ class EngineCore:
 
     def stop(self) -> None:
         self._commands.put(None)
+        self._launcher.stop_soon()
 
     def _order(self, work: Callable[[], None], *, when_idle: bool = False) -> Future[None]:
         order = _Order(work, Future(), when_idle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from threading import Timer
 
 from sagellm_core.engine_core.block_manager import BlockManager
 from sagellm_core.engine_core.limits import SchedulerConfig
@@ -15,6 +16,7 @@ from sagellm_core.executor.base import Executor, OverlappingExecutor
 
 _LOG = logging.getLogger("sagellm_core")
 _LONGEST_PAUSE_S = 30.0
+_HANG_S = 10.0
 
 
 class Launcher:
@@ -40,6 +42,7 @@ class Launcher:
         self._prefix_cache = prefix_cache
         self._executor: Executor | None = None
         self._overlapping: OverlappingExecutor | None = None
+        self._patience: Timer | None = None
 
     @property
     def executor(self) -> Executor:
@@ -110,3 +113,12 @@ class Launcher:
             self.executor.stop()
         except Exception as error:
             _LOG.error("the executor did not stop cleanly: %s", error, exc_info=error)
+        if self._patience is not None:
+            self._patience.cancel()
+
+    def stop_soon(self) -> None:
+        """`stop` comes after the step that runs: workers that hang in it are ended. From any thread."""
+        if self._overlapping is not None and self._patience is None:
+            self._patience = Timer(_HANG_S, self._overlapping.abandon)
+            self._patience.daemon = True
+            self._patience.start()

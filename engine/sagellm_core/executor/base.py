@@ -94,3 +94,7 @@ class OverlappingExecutor(Executor, Protocol):
     def result(self) -> StepOutput:
         """Wait for the step that `submit` began. Raises what `execute` raises."""
         ...
+
+    def abandon(self) -> None:
+        """End the workers now, whatever they do: who waits for them learns that they are gone. From any thread."""
+        ...

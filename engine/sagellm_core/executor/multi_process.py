@@ -114,6 +114,11 @@ class MultiProcessExecutor:
             child.stop(Stop(), max(deadline - monotonic(), 0.1))
         self._end()
 
+    def abandon(self) -> None:
+        for child in self.ranks:
+            child.expect_end()
+            child.process.kill()
+
     # -- orders -------------------------------------------------------------------------------------------------
 
     def execute(self, plan: SchedulerOutput) -> StepOutput:

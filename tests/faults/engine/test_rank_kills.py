@@ -67,6 +67,22 @@ async def test_a_rank_that_dies_while_nothing_runs_is_noticed() -> None:
     assert ranks() == []
 
 
+async def test_an_engine_stops_though_a_rank_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sagellm_core.engine_core.launcher._HANG_S", 0.5)
+    engine = LLMEngine(config(tiny_model("llama"), tensor_parallel_size=2))
+    await engine.start()
+    stream = engine.stream([5, 6, 7], sampling_params=ENDLESS)
+    assert [(await anext(stream)).event for _ in range(3)] == ["start", "delta", "delta"]
+    os.kill(ranks()[1].pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(30):
+            await engine.stop()
+            assert [event async for event in stream][-1].finish_reason == "error"
+    finally:
+        for rank in ranks():
+            rank.kill()
+
+
 _ENGINE = """
 import asyncio, sys
 from sagellm_core import LLMEngine, LLMEngineConfig

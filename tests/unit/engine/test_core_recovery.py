@@ -79,6 +79,8 @@ class OverlappingToy(ToyExecutor):
         self.seen[-1] = (self.seen[-1][0], len(self.told))
         return self.execute(plan)
 
+    def abandon(self) -> None: ...
+
 
 class Driver:
     """A core that is turned by hand, with a clock of its own; `starts` are what its executors do when they begin."""
