@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.executor.messages import Done, Load, Loaded, Order, ReadBlocks, Sleep, Step, Stop, Wake, WriteBlocks
@@ -23,17 +23,29 @@ if TYPE_CHECKING:
     from sagellm_core.comm.distributed import Traffic
     from sagellm_core.worker import Worker
 
+_GONE_WITHIN_S = 10.0
 
-def watch_life(life: int, rubbish: list[Path]) -> None:
-    """End this process when the other end of the pipe closes, and remove the folders in `rubbish`."""
 
-    def wait() -> None:
-        os.read(life, 1)
-        for folder in rubbish:
+class LifeWatch:
+    """Ends this process when the other end of the pipe closes, and removes the folders in `rubbish`."""
+
+    def __init__(self, life: int, rubbish: list[Path]) -> None:
+        self._life = life
+        self._rubbish = rubbish
+        self._thread = threading.Thread(target=self._wait, name="sage-life", daemon=True)
+        self._thread.start()
+
+    def leave(self, *, alone: bool) -> NoReturn:
+        """End this process now. `alone`: the engine seems gone, and if it is, the folders are removed first."""
+        if alone:
+            self._thread.join(_GONE_WITHIN_S)
+        os._exit(0)
+
+    def _wait(self) -> None:
+        os.read(self._life, 1)
+        for folder in self._rubbish:
             shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
-
-    threading.Thread(target=wait, name="sage-life", daemon=True).start()
 
 
 class Rank:
@@ -45,15 +57,15 @@ class Rank:
         self._worker: Worker | None = None
         self._traffic: Traffic | None = None
 
-    def run(self) -> None:
-        """Until `Stop` comes or the engine closes the connection."""
+    def run(self) -> bool:
+        """Until `Stop` comes (True) or the connection to the engine ends."""
         while True:
             try:
                 order, body = self.control.receive()
-            except EOFError:
-                return
+            except (EOFError, ConnectionResetError):
+                return False
             if isinstance(order, Stop):
-                return
+                return True
             try:
                 answer, content = self._carry_out(order, body)
             except Exception as error:  # the engine decides what becomes of it
@@ -61,7 +73,10 @@ class Rank:
 
                 traceback.print_exc()
                 answer, content = Fault.of(error), bytearray()
-            self.control.send(answer, content)
+            try:
+                self.control.send(answer, content)
+            except (BrokenPipeError, ConnectionResetError):
+                return False
 
     def _carry_out(self, order: Any, body: bytearray) -> tuple[Any, bytearray]:
         if isinstance(order, Load):
@@ -122,10 +137,10 @@ class Rank:
 def main(argv: list[str]) -> None:
     control, life = (int(number) for number in argv)
     rubbish: list[Path] = []
-    watch_life(life, rubbish)
+    watch = LifeWatch(life, rubbish)
     rank = Rank(Connection(socket.socket(fileno=control), Order), rubbish)
-    rank.run()
-    os._exit(0)  # no goodbyes between ranks: the others may be gone already, and a group's farewell waits for them
+    stopped = rank.run()
+    watch.leave(alone=not stopped)  # no goodbyes between ranks: a group's farewell would wait for those that are gone
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from sagellm_core.engine_core.core import EngineCore
 from sagellm_core.engine_core.loop import start_thread
 from sagellm_core.engine_core.messages import Submission, Update
 from sagellm_core.errors import EngineError
-from sagellm_core.executor.rank import watch_life
+from sagellm_core.executor.rank import LifeWatch
 from sagellm_core.kv_transfer import Arrival, KVAddress, KVForm, KVReceiver, KVTransferChannel
 from sagellm_core.models.bundle import ModelBundle, open_bundle
 from sagellm_core.nodes.decode import DecodeEngine
@@ -75,23 +75,26 @@ class Node:
         self._decode: DecodeEngine | None = None
         self._receiver: KVReceiver | None = None
 
-    def run(self) -> None:
-        """Until the runtime says `Halt` or closes the connection."""
+    def run(self) -> bool:
+        """Until the runtime says `Halt` (True) or the connection to it ends."""
+        halted = False
         try:
             self._start(self._greeted())
         except (EngineError, ValidationError) as error:
             self._control.send(Fault.of(error))
-            return
+            return True
         threading.Thread(target=self._beat, name="sage-node-beat", daemon=True).start()
         try:
             while True:
                 order, _ = self._control.receive()
                 if isinstance(order, Halt):
+                    halted = True
                     break
                 self._obey(order)
         except (EOFError, OSError):
             pass
         self._stop()
+        return halted
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -269,9 +272,9 @@ def main(argv: list[str]) -> None:
         return
     control, life = (int(number) for number in argv)
     rubbish: list[Path] = []
-    watch_life(life, rubbish)
-    Node(Connection(socket.socket(fileno=control), NodeOrder), rubbish=rubbish).run()
-    os._exit(0)  # the step thread may be in a step that nobody waits for any more
+    watch = LifeWatch(life, rubbish)
+    halted = Node(Connection(socket.socket(fileno=control), NodeOrder), rubbish=rubbish).run()
+    watch.leave(alone=not halted)  # at once: the step thread may be in a step that nobody waits for any more
 
 
 if __name__ == "__main__":

@@ -110,3 +110,27 @@ def test_nothing_outlives_an_engine_that_is_killed(until: Callable[..., None], t
         engine.wait()
     until(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in started), within=20)
     assert list(tmp_path.glob("sage-*")) == []
+
+
+_ALONE = """
+import sys
+from pathlib import Path
+from sagellm_core.executor.rank import LifeWatch
+LifeWatch(int(sys.argv[1]), [Path(sys.argv[2])]).leave(alone=True)
+"""
+
+
+def test_who_hears_of_the_end_over_the_connection_first_still_removes_the_folders(tmp_path: Path) -> None:
+    folder = tmp_path / "left"
+    (folder / "logs").mkdir(parents=True)
+    life, ours = os.pipe()
+    try:
+        process = subprocess.Popen([sys.executable, "-c", _ALONE, str(life), str(folder)], pass_fds=[life])
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        assert folder.exists()
+    finally:
+        os.close(ours)
+        os.close(life)
+    process.wait(30)
+    assert not folder.exists()
