@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="triton is not installed (Linux on x86-64 only)")
+from sagellm_core.backends.cuda import CUDABackend
+
+if not CUDABackend.is_available():  # before anything imports the kernels: where there is no GPU, they are interpreted
+    pytest.skip(CUDABackend.missing(), allow_module_level=True)
 from tests.helpers.attention_cases import Case, check, near
 
 pytestmark = [pytest.mark.gpu, pytest.mark.spec("E5")]
