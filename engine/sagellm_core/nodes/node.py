@@ -20,10 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from sage.common.errors import ConfigError, SageError
+from sage.common.listening import listen, report
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.core_of import new_core
 from sagellm_core.engine_core.core import EngineCore
@@ -55,6 +57,7 @@ from sagellm_core.wire import MAX_FRAME, Connection, Fault
 from sagellm_protocol.errors import ErrorCode
 
 TOKEN_VARIABLE = "SAGE_NODE_TOKEN"  # noqa: S105 - the name of a variable, not a token
+_USAGE = f"{TOKEN_VARIABLE}=SECRET python -m sagellm_core.nodes.node --listen HOST:PORT"
 _REPORT_EVERY_S = 0.2
 BEAT_EVERY_S = 1.0
 _GREET_WITHIN_S = 10.0
@@ -245,12 +248,15 @@ class Node:
                 self._say(Report(sent))
 
 
-def _listen(where: str) -> None:
+def _listen(where: str) -> NoReturn:
     """Serve runtimes of other hosts, one at a time; of this host where none is named. Without a token, make one."""
     host, _, port = where.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"--listen {where} is no address", hint=_USAGE)
     given = os.environ.get(TOKEN_VARIABLE)
     token = given or secrets.token_hex(16)
-    with socket.create_server((host or "127.0.0.1", int(port))) as listener:
+    with listen(host.strip("[]") or "127.0.0.1", int(port)) as listener:
+        listener.setblocking(True)
         if not given:
             print(f"{TOKEN_VARIABLE}={token}", file=sys.stderr, flush=True)
         host, bound = listener.getsockname()[:2]
@@ -266,11 +272,24 @@ def _listen(where: str) -> None:
             connection.close()
 
 
-def main(argv: list[str]) -> None:
-    if argv[:1] == ["--listen"] and len(argv) == 2:
-        _listen(argv[1])
-        return
-    control, life = (int(number) for number in argv)
+def main(argv: list[str]) -> int:
+    """A node of the parent process, by two descriptors, or one that listens. Returns the exit code."""
+    if argv in (["--help"], ["-h"]):
+        print(f"A node for runtimes of other hosts:  {_USAGE}")
+        return 0
+    if len(argv) != 2 or not (argv[0] == "--listen" or all(word.isdecimal() for word in argv)):
+        return report(ConfigError("The command line is wrong", hint=_USAGE))
+    if argv[0] == "--listen":
+        try:
+            _listen(argv[1])
+        except SageError as error:
+            return report(error)
+        except KeyboardInterrupt:
+            return 130
+    return _serve_parent(*(int(number) for number in argv))
+
+
+def _serve_parent(control: int, life: int) -> NoReturn:
     rubbish: list[Path] = []
     watch = LifeWatch(life, rubbish)
     halted = Node(Connection(socket.socket(fileno=control), NodeOrder), rubbish=rubbish).run()
@@ -278,4 +297,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -13,6 +13,7 @@ import pytest
 
 from sagellm_core.errors import EngineError
 from sagellm_core.nodes.messages import Halt, NodeAnswer, Setup
+from sagellm_core.nodes.node import main
 from sagellm_core.wire import Connection, Fault
 
 pytestmark = pytest.mark.spec("E6")
@@ -69,3 +70,21 @@ def test_a_runtime_that_says_nonsense_is_told_so(node: tuple[str, int, str]) -> 
     assert "of_another_version" in said(node, setup).title
     assert "token" in said(node, Setup("n", {}, "wrong", host, "auto")).title
     assert "first order" in said(node, Halt()).title
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--help"], 0, ""),
+        (["--lisen", "7001"], 1, "The command line is wrong"),
+        (["--listen", "here"], 1, "--listen here is no address"),
+        (["--listen", "127.0.0.1:99999"], 1, "99999 is no address"),
+    ],
+)
+def test_a_wrong_command_line_is_told_with_the_right_one(
+    words: list[str], code: int, says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == code
+    out, err = capfd.readouterr()
+    assert says in err
+    assert "--listen HOST:PORT" in out + err
