@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from sage.common.errors import ConfigError
 from sagellm_protocol.sampling import SamplingParams
 
+_EXAMPLE = "Compare examples/config_cpu.yaml, which has the fields there are"
+
 
 class LLMEngineConfig(BaseModel):
     """What an `LLMEngine` runs and within which limits.
@@ -153,7 +155,8 @@ def load_config(path: str | Path) -> EngineFileConfig:
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"Cannot read the configuration {file}", cause=error.strerror or str(error)) from error
+        cause = error.strerror or str(error)
+        raise ConfigError(f"Cannot read the configuration {file}", cause=cause, hint=_EXAMPLE) from error
     try:
         data = _parse(text, file.suffix)
     except ValueError as error:
@@ -163,7 +166,7 @@ def load_config(path: str | Path) -> EngineFileConfig:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{file}: {field or 'the file'} is wrong", cause=first["msg"]) from error
+        raise ConfigError(f"{file}: {field or 'the file'} is wrong", cause=first["msg"], hint=_EXAMPLE) from error
 
 
 def _parse(text: str, suffix: str) -> Any:

@@ -76,5 +76,6 @@ def test_files_that_are_wrong(name: str, text: str, message: str, tmp_path: Path
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Cannot read the configuration"):
+    with pytest.raises(ConfigError, match="Cannot read the configuration") as caught:
         load_config(tmp_path / "none.yaml")
+    assert "examples/config_cpu.yaml" in caught.value.hint
