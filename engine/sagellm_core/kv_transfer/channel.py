@@ -6,6 +6,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -108,7 +109,8 @@ class KVTransferChannel:
         connection.send(Greeting(self._token, self.form, self._slots, size, self.shared))
         if self.shared:
             self._memory = SharedSlots.create(size, self._slots)
-            socket.send_fds(sock, [b"f"], [self._memory.descriptor])
+            with suppress(BrokenPipeError):  # a receiver that refuses may have hung up; why, it has said before
+                socket.send_fds(sock, [b"f"], [self._memory.descriptor])
         answer, _ = connection.receive()
         if isinstance(answer, Fault):
             raise answer.error()

@@ -361,15 +361,17 @@ async def test_keys_that_would_do_nothing_are_not_offered(
 
 
 async def test_leaving_ends_its_threads(monitor: Monitor, busy: Snapshot, eventually: Any) -> None:
+    before = set(threading.enumerate())
     app = monitor(busy)
     async with app.run_test(size=(80, 24)) as pilot:
         await eventually(pilot, lambda: app.monitor.snapshot)
+        own = [thread for thread in threading.enumerate() if thread.name.startswith("sage-") and thread not in before]
+        assert own
         await pilot.press("q")
     assert app.return_code == 0
-    for thread in threading.enumerate():
-        if thread.name.startswith("sage-"):
-            thread.join(5)
-            assert not thread.is_alive()
+    for thread in own:
+        thread.join(5)
+        assert not thread.is_alive()
 
 
 async def test_several_engines_take_turns(monitor: Monitor, busy: Snapshot, screen_text: Text, eventually: Any) -> None:

@@ -84,9 +84,17 @@ def _all_ready(home: SageHome, plan: StackPlan) -> StackStatus:
         time.sleep(_POLL_SECONDS)
 
 
-def lost_a_port(plan: StackPlan) -> bool:
-    """Whether a port that was free when the plan was made is not free now that nothing of the plan runs."""
-    return any(not SagePorts.is_available(spec.port, spec.host) for spec in plan.specs)
+def lost_a_port(plan: StackPlan, error: DaemonError) -> bool:
+    """Whether a start failed because a port that was free when the plan was made was taken by then.
+
+    The daemon's own words tell, or the port is still taken now that nothing of the plan runs. It need not be: two
+    stacks that each took a port of the other have both given up theirs.
+    """
+    said = f"{error} {error.cause}"
+    return any(
+        f"Port {spec.port} is already in use" in said or not SagePorts.is_available(spec.port, spec.host)
+        for spec in plan.specs
+    )
 
 
 def not_ready(coming: list[DaemonStatus]) -> DaemonError:

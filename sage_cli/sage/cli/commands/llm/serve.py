@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from sage.common.errors import ConfigError, DaemonError
 from sage.common.home import SageHome
 from sage.common.stack import StackStatus, read_status
 
+_APART_SECONDS = 1.0
 _PORT = {"min": 1, "max": 65535, "metavar": "PORT"}
 
 
@@ -72,16 +74,17 @@ def _bring_up(request: StackRequest, home: SageHome) -> StackStatus:
     from sage.cli.stack.launch import launch, lost_a_port
 
     started = time.monotonic()
-    for last_try in (False, False, True):
+    for last_try in (False, False, False, True):
         for note in plan.notes:
             say(f"note: {note}")
         try:
             stack = launch(home, plan, before, EventLines().show)
             break
-        except DaemonError:
-            if last_try or not lost_a_port(plan):
+        except DaemonError as error:
+            if last_try or not lost_a_port(plan, error):
                 raise
             say("Another program took a port meanwhile; choosing again …")
+            time.sleep(random.uniform(0, _APART_SECONDS))
             before = read_status(home)
             plan = make_plan(request, home, before)
     say(f"Ready in {duration(time.monotonic() - started)}.")
