@@ -51,8 +51,10 @@ async def test_what_was_posted_before_the_end_still_runs() -> None:
 
 
 def test_a_closed_loop_is_left_alone() -> None:
+    heard: list[str] = []
     loop = asyncio.new_event_loop()
     bell = Doorbell(loop)
     bell.close()
     loop.close()
-    bell.post(lambda: None)
+    bell.post(lambda: heard.append("late"))
+    assert heard == []
