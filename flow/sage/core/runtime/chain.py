@@ -27,7 +27,7 @@ from sage.core.api.function.functions import ProcessContext
 from sage.core.graph.origin import GENERATED
 from sage.core.graph.plan import PhysicalOperator
 from sage.core.graph.spec import OperatorKind
-from sage.core.runtime.events import Batch
+from sage.core.runtime.events import Records
 from sage.core.runtime.output import Output
 
 __all__ = ["Chain", "ChainOperator", "Failure"]
@@ -39,7 +39,7 @@ class RecordBuffer(list[Any]):
     __slots__ = ()
     collect = list.append
 
-    def drain(self) -> Batch:
+    def drain(self) -> Records:
         """The records so far; the buffer is empty afterwards."""
         records = self[:]
         self.clear()
@@ -85,7 +85,7 @@ class Chain:
         self._plain = _Loop(operators, names, timed=False)
         self._timed = _Loop(operators, names, timed=True)
 
-    def run(self, batch: Batch) -> None:
+    def run(self, batch: Records) -> None:
         """Take the records through the chain, in order; raises what the functions raise.
 
         A clock stands around each operator for the first record; its shares of the time stand for the batch.
@@ -113,7 +113,7 @@ class Chain:
             trace = trace.tb_next
         return None
 
-    def _loop(self, loop: _Loop, batch: Batch) -> None:
+    def _loop(self, loop: _Loop, batch: Records) -> None:
         records: Any = iter(batch)
         try:
             loop.function(records)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from sage.core.runtime.events import Barrier, Batch, EndOfStream, Item, JobAborted, Watermark
+from sage.core.runtime.events import Barrier, EndOfStream, Item, JobAborted, Records, Watermark
 
 __all__ = ["InputGate"]
 
@@ -122,7 +122,7 @@ class InputGate:
         return barrier
 
 
-def batches(records: Batch, size: int) -> list[Batch]:
+def batches(records: Records, size: int) -> list[Records]:
     """Records cut into batches of at most `size`."""
     if len(records) <= size:
         return [records]

@@ -1,21 +1,58 @@
 """What travels through channels, in order: batches of records, and control events between them.
 
-A batch is a plain list. Everything else is a `ControlEvent`. Because control events take the same way as the data, an
-event that arrives says something about all records before it and none after it: that is what makes watermarks and
+Everything that is not a `Batch` is a `ControlEvent`. Because control events take the same way as the data, an event
+that arrives says something about all records before it and none after it: that is what makes watermarks and
 checkpoints correct (Chandy & Lamport 1985; Carbone et al., "Lightweight Asynchronous Snapshots", 2015).
 """
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-__all__ = ["Barrier", "Batch", "ControlEvent", "EndOfStream", "Item", "JobAborted", "Watermark"]
+__all__ = [
+    "FINAL_WATERMARK",
+    "NO_WATERMARK",
+    "Barrier",
+    "Batch",
+    "CheckpointKind",
+    "ControlEvent",
+    "EndOfStream",
+    "Item",
+    "JobAborted",
+    "LatencyMarker",
+    "Records",
+    "StreamStatus",
+    "Watermark",
+]
+
+NO_WATERMARK = -(2**63)
+FINAL_WATERMARK = 2**63 - 1  # Flink's Watermark.MAX_WATERMARK: event time has ended
+
+
+@dataclass(slots=True)
+class Batch:
+    """Records in order. `timestamps` (event time, milliseconds) has one entry a record, or is None: without time."""
+
+    records: list[Any]
+    timestamps: list[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def cut(self, start: int, stop: int) -> Batch:
+        """The records `start` to `stop` as a batch of their own."""
+        times = self.timestamps
+        return Batch(self.records[start:stop], None if times is None else times[start:stop])
 
 
 @dataclass(slots=True, frozen=True)
 class EndOfStream:
-    """No more records on this channel."""
+    """No more records on this channel. `drained` is False when the job was stopped early (a savepoint): then event
+    time has not ended, and windows and timers must not fire."""
+
+    drained: bool = True
 
 
 @dataclass(slots=True, frozen=True)
@@ -26,15 +63,45 @@ class Watermark:
 
 
 @dataclass(slots=True, frozen=True)
+class StreamStatus:
+    """Whether a channel counts for the watermark of its receiver (Flink's WatermarkStatus): an idle one does not."""
+
+    idle: bool
+
+
+@dataclass(slots=True, frozen=True)
+class LatencyMarker:
+    """Sent by a source now and then; what it took from `created` (seconds, time.time) to a sink is the latency."""
+
+    created: float
+    operator: str
+    subtask: int
+
+
+class CheckpointKind(enum.StrEnum):
+    """What a barrier asks for. A savepoint is complete in itself and is never removed by the engine."""
+
+    CHECKPOINT = "checkpoint"
+    SAVEPOINT = "savepoint"
+    STOP_WITH_SAVEPOINT = "stop-with-savepoint"
+
+
+@dataclass(slots=True, frozen=True)
 class Barrier:
-    """Separates the records of two checkpoints; `checkpoint_id` grows."""
+    """Separates the records of two checkpoints; `checkpoint_id` grows. `triggered_at` in seconds (time.time).
+
+    `unaligned`: it overtakes the records that wait in channels, and these become part of the snapshot (Flink FLIP-76).
+    """
 
     checkpoint_id: int
+    kind: CheckpointKind = CheckpointKind.CHECKPOINT
+    triggered_at: float = 0.0
+    unaligned: bool = False
 
 
-Batch: TypeAlias = list[Any]
-ControlEvent: TypeAlias = EndOfStream | Watermark | Barrier
-Item: TypeAlias = Batch | ControlEvent
+ControlEvent: TypeAlias = EndOfStream | Watermark | StreamStatus | LatencyMarker | Barrier
+Records: TypeAlias = list[Any]
+Item: TypeAlias = Records | Batch | ControlEvent
 
 
 class JobAborted(Exception):  # noqa: N818 - stops a task's thread, is no failure of its own

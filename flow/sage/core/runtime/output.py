@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from sage.core.graph.spec import FunctionSpec, Partitioning
 from sage.core.runtime.channel import batches
-from sage.core.runtime.events import Batch, ControlEvent, Item
+from sage.core.runtime.events import ControlEvent, Item, Records
 from sage.core.runtime.partition import KeyPartitioner
 
 __all__ = ["KeySelectionFailed", "Output", "Receiver"]
@@ -47,10 +47,10 @@ class Output:
         size: int,
         timeout: float,
     ) -> None:
-        self.buffer: Batch = []
+        self.buffer: Records = []
         self.sent = 0
         self._receivers = receivers
-        self._split: Callable[[Batch], list[Batch]] = self._whole
+        self._split: Callable[[Records], list[Records]] = self._whole
         if partitioning is Partitioning.HASH and key is not None:
             self._split = self._by_key(key[0], KeyPartitioner(key[1], len(receivers)))
         elif len(receivers) > 1:
@@ -87,11 +87,11 @@ class Output:
         for gate, sender in self._receivers:
             gate.put(sender, event)
 
-    def _whole(self, records: Batch) -> list[Batch]:
+    def _whole(self, records: Records) -> list[Records]:
         return [records]
 
-    def _by_key(self, key: FunctionSpec, partitioner: KeyPartitioner) -> Callable[[Batch], list[Batch]]:
-        def split(records: Batch) -> list[Batch]:
+    def _by_key(self, key: FunctionSpec, partitioner: KeyPartitioner) -> Callable[[Records], list[Records]]:
+        def split(records: Records) -> list[Records]:
             try:
                 return partitioner.split(records)
             except BaseException as error:
@@ -99,10 +99,10 @@ class Output:
 
         return split
 
-    def _deal(self, records: Batch) -> list[Batch]:
+    def _deal(self, records: Records) -> list[Records]:
         """Round robin by record, going on where the last batch ended."""
         count = len(self._receivers)
-        parts: list[Batch] = [[] for _ in range(count)]
+        parts: list[Records] = [[] for _ in range(count)]
         for offset in range(min(count, len(records))):
             parts[(self._turn + offset) % count] = records[offset::count]
         self._turn = (self._turn + len(records)) % count

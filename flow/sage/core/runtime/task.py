@@ -16,7 +16,7 @@ from sage.core.api.function.base_function import BaseFunction, FunctionContext
 from sage.core.api.function.functions import SinkFunction
 from sage.core.graph.plan import TaskPlan
 from sage.core.runtime.chain import Chain
-from sage.core.runtime.events import Batch, ControlEvent, EndOfStream, JobAborted
+from sage.core.runtime.events import Batch, ControlEvent, EndOfStream, Item, JobAborted, Records
 from sage.core.runtime.failure import operator_failed
 from sage.core.runtime.inputs import TaskInput
 from sage.core.runtime.output import KeySelectionFailed, Output
@@ -106,12 +106,14 @@ class Task:
                 self._flush()
             elif isinstance(item, list):
                 self._process(item)
+            elif isinstance(item, Batch):
+                self._process(item.records)
             else:
                 self._control(item)
                 if isinstance(item, EndOfStream):
                     return
 
-    def _take(self, timeout: float | None) -> Batch | ControlEvent | None:
+    def _take(self, timeout: float | None) -> Item | None:
         try:
             return self.input.take(self._slice, timeout)
         except JobAborted:
@@ -121,7 +123,7 @@ class Task:
             self.chain.operators[0].errors += 1
             raise operator_failed(node.name, error, node.origin, phase="the source") from error
 
-    def _process(self, batch: Batch) -> None:
+    def _process(self, batch: Records) -> None:
         position = 0
         while position < len(batch):
             if self._aborted.is_set():
