@@ -16,6 +16,8 @@ from sagellm_core.errors import EngineError, invalid, not_implemented
 from sagellm_protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
+    from array import array
+
     import torch
 
     from sagellm_core.engine_core.plan import SchedulerOutput
@@ -143,7 +145,7 @@ class CapturedStep:
     """What a replayed step left on the device, in batch order; the next replay overwrites the tensors.
 
     `hidden` (sequences, hidden size), `logits` (sequences, vocabulary), `greedy`: the token of the largest logit, -1
-    where that is no finite number, already on the host.
+    where that is no finite number, already on the host; of the allowed ones where the step was run with masks.
     """
 
     hidden: torch.Tensor
@@ -154,8 +156,14 @@ class CapturedStep:
 class StepCapture(Protocol):
     """Recorded steps: a replay costs one launch, whatever the model has of layers."""
 
-    def run(self, plan: SchedulerOutput) -> CapturedStep | None:
-        """The step, if it is one of those recorded (one token a sequence, not too many); None: run it plainly."""
+    masks: ClassVar[bool]
+    """Whether `run` takes masks."""
+
+    def run(self, plan: SchedulerOutput, masks: array[int] | None = None) -> CapturedStep | None:
+        """The step, if it is one of those recorded (one token a sequence, not too many); None: run it plainly.
+
+        `masks`: for each sequence the host's address of a bit a token, set where it may be the likeliest, or 0: any.
+        """
         ...
 
 

@@ -6,7 +6,8 @@ changed, and each group is one call, so that a sequence with rare wishes does no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from sagellm_core.decoding.base import BaseDecodingStrategy, LogitBatch, Outcome, Span
 from sagellm_core.decoding.beam_search import BeamSearchStrategy
 from sagellm_core.decoding.contrastive import ContrastiveStrategy
-from sagellm_core.decoding.grammar import GrammarCompiler, GrammarState
+from sagellm_core.decoding.grammar import GrammarCompiler, GrammarState, MaskStore
 from sagellm_core.decoding.greedy import GreedyStrategy
 from sagellm_core.decoding.logprobs import prompt_logprobs
 from sagellm_core.decoding.sampling import SamplingStrategy
@@ -51,6 +52,7 @@ class StepDecoder:
         self.states: dict[str, SequenceState] = {}
         self._grammars = grammars
         self._answers = answers
+        self._masks = MaskStore()
         self._faults: dict[str, str] = {}
         self.strategies: dict[DecodingStrategy, BaseDecodingStrategy] = {
             DecodingStrategy.GREEDY: GreedyStrategy(),
@@ -70,13 +72,13 @@ class StepDecoder:
         for new in plan.new:
             self.states[new.seq_id] = SequenceState.of(new, self._grammar(new))
 
-    def select(self, plan: SchedulerOutput) -> StepRows:
-        """The last row of every sequence that samples, and with drafts the rows that check them."""
+    def select(self, plan: SchedulerOutput, done: Collection[str] = ()) -> StepRows:
+        """The last row of every sequence that samples and is not `done`, and with drafts the rows that check them."""
         found = StepRows()
         end = 0
         for index, seq_id in enumerate(plan.seq_ids):
             end += plan.query_lens[index]
-            if not plan.samples[index]:
+            if not plan.samples[index] or seq_id in done:
                 continue
             state = self.states[seq_id]
             if state.pooled is not None:
@@ -88,14 +90,25 @@ class StepDecoder:
             found.rows += range(end - 1 - len(drafts), end)
         return found
 
-    def decode(self, plan: SchedulerOutput, hidden: Tensor, to_logits: ToLogits) -> StepOutput:
-        """What a step gave; `hidden` (tokens, hidden) are the normalised states of all its tokens."""
-        output = StepOutput(plan.step, {})
+    def decode(
+        self,
+        plan: SchedulerOutput,
+        hidden: Tensor,
+        to_logits: ToLogits,
+        logits: Tensor | None = None,
+        taken: StepOutput | None = None,
+    ) -> StepOutput:
+        """What a step gave; `hidden` (tokens, hidden) are the normalised states of all its tokens.
+
+        `logits` are those of all rows of `hidden`, where they are known. `taken`: what `take` gave of this step; the
+        others' tokens are added.
+        """
+        output = taken or StepOutput(plan.step, {})
         self._watch(plan, hidden, to_logits, output)
-        found = self.select(plan)
+        found = self.select(plan, output.tokens)
         if not found.spans:
             return output
-        logits = to_logits(_rows_of(hidden, found.rows))
+        logits = to_logits(_rows_of(hidden, found.rows)) if logits is None else _rows_of(logits, found.rows)
         if not self._answers:
             return output
         for (strategy, adjusted), members in _groups(found).items():
@@ -105,19 +118,31 @@ class StepDecoder:
                 self._put(found.seq_ids[at], outcome, output)
         return output
 
-    def take(self, plan: SchedulerOutput, likeliest: list[int]) -> StepOutput | None:
-        """What a step gave that brought one token a sequence, the likeliest next ones being known (-1: no usable one).
+    def masks(self, plan: SchedulerOutput) -> array[int] | None:
+        """What grammars allow before a step that brings one token a sequence, for those that want its likeliest token.
 
-        None where a sequence wants more than its likeliest token.
+        For each sequence the address of a bit a token, or 0 where every token is allowed; None where no sequence has
+        such a grammar. Good until the next step.
         """
-        states = [self.states[seq_id] for seq_id in plan.seq_ids]
-        if not all(state.plain for state in states):
-            return None
-        for state, token in zip(states, likeliest, strict=True):
+        states = map(self.states.__getitem__, plan.seq_ids)
+        grammars = [state.grammar if state.plain else None for state in states]
+        return self._masks.fill(grammars) if any(grammars) else None
+
+    def take(self, plan: SchedulerOutput, likeliest: list[int], *, masked: bool) -> StepOutput:
+        """The tokens of sequences that want only the likeliest of a step, which brought one token a sequence.
+
+        `likeliest` (-1: no usable one) is of those that `masks` allowed where it is `masked`; else sequences that have
+        a grammar get nothing here. `decode` gives the others theirs.
+        """
+        output = StepOutput(plan.step, {})
+        for seq_id, token in zip(plan.seq_ids, likeliest, strict=True):
+            state = self.states[seq_id]
+            if not state.plain or not (masked or state.grammar is None):
+                continue
             if token >= 0:
                 state.accept(token)
-        tokens = zip(plan.seq_ids, likeliest, strict=True)
-        return StepOutput(plan.step, {seq_id: [SampledToken(token)] for seq_id, token in tokens})
+            self._put(seq_id, [SampledToken(token)], output)
+        return output
 
     def _put(self, seq_id: str, outcome: Outcome, output: StepOutput) -> None:
         if isinstance(outcome, Candidates):
@@ -131,7 +156,9 @@ class StepDecoder:
     def _fault(self, seq_id: str) -> str:
         """Why a sequence cannot go on, apart from what the model gave."""
         grammar = self.states[seq_id].grammar
-        return self._faults.get(seq_id) or (grammar.fault if grammar is not None else "")
+        if grammar is not None:
+            return grammar.fault
+        return self._faults.get(seq_id, "") if self._faults else ""
 
     def _watch(self, plan: SchedulerOutput, hidden: Tensor, to_logits: ToLogits, output: StepOutput) -> None:
         """Sequences that need more than their last row: searches, vectors, prompt log-probabilities."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from ctypes import addressof, c_char
 from functools import cache, lru_cache
 from pathlib import Path
 from time import thread_time
@@ -63,6 +65,15 @@ class GrammarState:
             self._matcher.rollback(taken)
         return masks
 
+    @property
+    def mask_bytes(self) -> int:
+        """Bytes of a mask: a bit a token, in words of 32."""
+        return 4 * self._words
+
+    def mask_into(self, address: int) -> None:
+        """Write the mask of the tokens that are allowed now to memory of `mask_bytes`."""
+        self._matcher.unsafe_compute_mask_ptr(address, 4 * self._words)
+
     def accept(self, token: int) -> None:
         self._matcher.consume_token(token)
 
@@ -73,6 +84,30 @@ class GrammarState:
 
     def fork(self) -> GrammarState:
         return GrammarState(self._matcher.deep_copy(), self._words)
+
+
+class MaskStore:
+    """Memory for the masks of a step, used again for the next."""
+
+    def __init__(self) -> None:
+        self._memory = bytearray()
+        self._address = 0
+
+    def fill(self, grammars: Sequence[GrammarState | None]) -> array[int]:
+        """For each grammar the address of a bit a token, set where it allows the token now; 0 where there is none.
+
+        Good until the next call. All grammars are over the same vocabulary.
+        """
+        size = max((grammar.mask_bytes for grammar in grammars if grammar is not None), default=0)
+        if len(self._memory) < size * len(grammars):
+            self._memory = bytearray(size * len(grammars))
+            self._address = addressof(c_char.from_buffer(self._memory))
+        addresses = array("q", bytes(8 * len(grammars)))
+        for at, grammar in enumerate(grammars):
+            if grammar is not None:
+                addresses[at] = self._address + at * size
+                grammar.mask_into(addresses[at])
+        return addresses
 
 
 class GrammarCompiler:

@@ -87,8 +87,9 @@ class SequenceState:
     """One sequence. Parts that its parameters do not call for are None.
 
     `searches`: its tokens are chosen elsewhere, from candidates. `reshaped`: its scores are always changed before a
-    choice. `watched`: more than the last row of its pieces is looked at. `num_scored` counts the prompt tokens whose
-    log-probabilities were given out (`prompt_logprobs`).
+    choice. `watched`: more than the last row of its pieces is looked at. `direct`: from its first `min_tokens` on, it
+    wants of a step the likeliest token alone, of those that its grammar allows if it has one. `num_scored` counts the
+    prompt tokens whose log-probabilities were given out (`prompt_logprobs`).
     """
 
     params: SamplingParams
@@ -105,6 +106,7 @@ class SequenceState:
     searches: bool = field(init=False)
     reshaped: bool = field(init=False)
     watched: bool = field(init=False)
+    direct: bool = field(init=False)
 
     def __post_init__(self) -> None:
         params = self.params
@@ -113,6 +115,8 @@ class SequenceState:
         self.strategy = params.strategy if self.searches else by_temperature
         self.reshaped = self.seen is not None or self.grammar is not None or bool(params.logit_bias)
         self.watched = self.searches or self.pooled is not None or params.prompt_logprobs is not None
+        greedy = self.strategy is DecodingStrategy.GREEDY and params.logprobs is None
+        self.direct = greedy and not self.watched and self.seen is None and not params.logit_bias
 
     @classmethod
     def of(cls, new: NewSequence, grammar: GrammarState | None = None) -> SequenceState:
@@ -141,9 +145,8 @@ class SequenceState:
 
     @property
     def plain(self) -> bool:
-        """Whether the likeliest token is all that is wanted of a step."""
-        greedy = self.strategy is DecodingStrategy.GREEDY and self.params.logprobs is None
-        return greedy and not self.watched and not self.adjusted
+        """Whether the likeliest token is all that is wanted of a step: of those that the grammar allows, if any."""
+        return self.direct and self.num_output >= self.params.min_tokens
 
     def accept(self, token: int) -> None:
         """Take in a token that was chosen."""

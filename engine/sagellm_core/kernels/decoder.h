@@ -60,20 +60,33 @@ static inline void rotate(float* x, const float* cos, const float* sin, long dim
     }
 }
 
-// The first place of the largest value; -1 where there is a NaN.
-static inline int64_t largest_at(const float* values, long count) {
-    V top = spread(-__builtin_inff());
+// Sixteen lanes from a row's bits: all ones where the token is allowed.
+static inline VI allowed_lanes(const uint32_t* bits, long at) {
+    const VI lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const VI word = VI{} + int32_t(bits[at / 32] >> (at % 32));
+    return ((word >> lane) & 1) != 0;
+}
+
+// The first place of the largest number; -1 where there is a NaN, or no finite number. With `bits` (one a place, from
+// the lowest of 32 on) only places whose bit is set are looked at for it.
+static inline int64_t largest_at(const float* values, long count, const uint32_t* bits) {
+    const V none = spread(-__builtin_inff());
+    V top = none;
     VI nan = {};
     for (long i = 0; i < count; i += LANES) {
-        const V value = count - i >= LANES ? load(values + i) : load(values + count - LANES);
-        top = larger(top, value);
+        V value = none;
+        if (count - i >= LANES) value = load(values + i);
+        else memcpy(&value, values + i, (count - i) * 4);
         nan |= value != value;
+        if (bits) value = allowed_lanes(bits, i) ? value : none;
+        top = larger(top, value);
     }
     for (int lane = 0; lane < LANES; lane++)
         if (nan[lane]) return -1;
     const float most = largest(top);
+    if (!std::isfinite(most)) return -1;
     for (long i = 0; i < count; i++)
-        if (values[i] == most) return i;
+        if (values[i] == most && (!bits || bits[i / 32] >> (i % 32) & 1)) return i;
     return -1;
 }
 
@@ -140,8 +153,9 @@ class Decoder {
     }
 
     // The same, and the logits (tokens, vocabulary) float32 of every row, and the token of each row's largest; -1 where
-    // there is a NaN.
-    void decode(const Step& step, const void* inputs, void* out, void* const* caches, float* logits, int64_t* likeliest) {
+    // there is a NaN. `allowed`: null, or for each row null or a bit a token: the largest of these.
+    void decode(const Step& step, const void* inputs, void* out, void* const* caches, float* logits, int64_t* likeliest,
+                const uint32_t* const* allowed) {
         const Matrix& head = shape_.head;
         Buffers b = buffers(step);
         const Rows rows = rows_in(arena_, head, step.tokens);
@@ -153,8 +167,10 @@ class Decoder {
                 put_row(head, rows, row, from);
             });
             multiply(team, head, rows, step.tokens, copier(logits, head.outputs));
-            each_row(team, step.tokens,
-                     [&](long row) { likeliest[row] = largest_at(logits + row * head.outputs, head.outputs); });
+            each_row(team, step.tokens, [&](long row) {
+                const uint32_t* bits = allowed ? allowed[row] : nullptr;
+                likeliest[row] = largest_at(logits + row * head.outputs, head.outputs, bits);
+            });
         });
     }
 

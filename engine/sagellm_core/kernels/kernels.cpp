@@ -128,8 +128,8 @@ int sage_decoder_forward(void* decoder, const Step* step, const void* inputs, vo
 }
 
 int sage_decoder_decode(void* decoder, const Step* step, const void* inputs, void* out, void* const* caches, float* logits,
-                        int64_t* likeliest) {
-    return guarded([&] { static_cast<Decoder*>(decoder)->decode(*step, inputs, out, caches, logits, likeliest); });
+                        int64_t* likeliest, const uint32_t* const* allowed) {
+    return guarded([&] { static_cast<Decoder*>(decoder)->decode(*step, inputs, out, caches, logits, likeliest, allowed); });
 }
 
 }  // extern "C"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sagellm_core.backends.base import Backend, CapturedStep, StepCapture, attention_for
+from sagellm_core.backends.base import Backend, StepCapture, attention_for
 from sagellm_core.comm import ALONE, Place
 from sagellm_core.decoding.decoder import StepDecoder
 from sagellm_core.decoding.grammar import GrammarCompiler
@@ -70,9 +70,9 @@ class ModelRunner:
         self.decoder.begin(plan)
         if isinstance(self.model, LoraModel):
             self.known.routes.begin(plan)
-        recorded = self._recorded.run(plan) if self._recorded is not None else None
-        if recorded is not None:
-            return self._propose(plan, self._decode(plan, recorded))
+        taken = self._replay(plan)
+        if taken is not None:
+            return self._propose(plan, taken)
         pieces = min(2 * self.place.stage.count, plan.num_tokens // self._piece_tokens)
         if self.place.stage.count > 1 and pieces > 1:
             parts = [self._pass(piece) for piece in in_pieces(plan, pieces)]
@@ -90,16 +90,19 @@ class ModelRunner:
             output.drafts.update(self.draft.propose(plan, self.decoder, output))
         return output
 
-    def _decode(self, plan: SchedulerOutput, recorded: CapturedStep) -> StepOutput:
-        """From a recorded step, whose logits are those of all its rows."""
-        output = self.decoder.take(plan, recorded.greedy)
-        if output is not None:
+    def _replay(self, plan: SchedulerOutput) -> StepOutput | None:
+        """The step as one that is recorded, whose logits are those of all its rows; None where it is none such."""
+        steps, size = self._recorded, len(plan.seq_ids)
+        if steps is None:
+            return None
+        masks = self.decoder.masks(plan) if steps.masks and plan.num_tokens == size else None
+        recorded = steps.run(plan, masks)
+        if recorded is None:
+            return None
+        output = self.decoder.take(plan, recorded.greedy, masked=steps.masks)
+        if len(output.tokens) == size:
             return output
-
-        def logits(hidden: Tensor) -> Tensor:
-            return recorded.logits if hidden is recorded.hidden else self.model.logits(hidden)
-
-        return self.decoder.decode(plan, recorded.hidden, logits)
+        return self.decoder.decode(plan, recorded.hidden, self.model.logits, recorded.logits, output)
 
     def _pass(self, plan: SchedulerOutput) -> Tensor:
         """This stage's layers; the stage after gets what comes out."""

@@ -65,9 +65,18 @@ class FusedDecoder:
         return self._rows() is not None and isinstance(self._model.head, PackedLinear)
 
     def decode(
-        self, ids: array[int], caches: list[Tensor], meta: StepArrays, hidden: Tensor, logits: Tensor
+        self,
+        ids: array[int],
+        caches: list[Tensor],
+        meta: StepArrays,
+        hidden: Tensor,
+        logits: Tensor,
+        allowed: array[int] | None = None,
     ) -> list[int]:
-        """A step of one token a sequence into `hidden` and `logits` (float32); the likeliest token of each, or -1."""
+        """A step of one token a sequence into `hidden` and `logits` (float32); the likeliest token of each, or -1.
+
+        `allowed`: for each sequence 0, or the address of a bit a token; its likeliest token is one of those.
+        """
         likeliest = array("q", bytes(8 * len(ids)))
         meta.step.num_blocks = caches[0].shape[1]
         status = self._library.sage_decoder_decode(
@@ -78,6 +87,7 @@ class FusedDecoder:
             self._pointers(caches),
             logits.data_ptr(),
             likeliest.buffer_info()[0],
+            None if allowed is None else allowed.buffer_info()[0],
         )
         check(status)
         return likeliest.tolist()

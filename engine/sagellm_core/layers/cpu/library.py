@@ -127,7 +127,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "sage_decoder_forward": (c_int, [c_void_p, POINTER(Step), c_void_p, c_void_p, POINTER(c_void_p)]),
     "sage_decoder_decode": (
         c_int,
-        [c_void_p, POINTER(Step), c_void_p, c_void_p, POINTER(c_void_p), c_void_p, c_void_p],
+        [c_void_p, POINTER(Step), c_void_p, c_void_p, POINTER(c_void_p), c_void_p, c_void_p, c_void_p],
     ),
 }
 

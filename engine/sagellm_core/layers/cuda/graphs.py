@@ -7,8 +7,10 @@ one tensor that never moves, and reach it in one copy from page-locked memory.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy
 import torch
@@ -142,6 +144,8 @@ class _Recording:
 class RecordedDecode:
     """The recorded decode steps of one model, see `backends.base.StepCapture`."""
 
+    masks: ClassVar[bool] = False
+
     model: CausalLM
     attention: TritonPagedAttention
     caches: list[Tensor]
@@ -173,7 +177,7 @@ class RecordedDecode:
         self._recordings[self._last].replay()
 
     @torch.inference_mode()
-    def run(self, plan: SchedulerOutput) -> CapturedStep | None:
+    def run(self, plan: SchedulerOutput, masks: array[int] | None = None) -> CapturedStep | None:
         """Replay a step in which every sequence brings one token and gets one; None for any other."""
         count = len(plan.seq_ids)
         size = bucket_for(count, self.sizes)
