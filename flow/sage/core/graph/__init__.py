@@ -3,9 +3,10 @@
 from sage.core.graph.logical import LogicalEdge, LogicalGraph, LogicalNode
 from sage.core.graph.origin import Origin
 from sage.core.graph.plan import PhysicalEdge, PhysicalOperator, PhysicalPlan, TaskPlan, build_plan
-from sage.core.graph.spec import FunctionSpec, OperatorKind, Partitioning
+from sage.core.graph.spec import FunctionKind, FunctionSpec, OperatorKind, Partitioning
 
 __all__ = [
+    "FunctionKind",
     "FunctionSpec",
     "LogicalEdge",
     "LogicalGraph",

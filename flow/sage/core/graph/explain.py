@@ -35,7 +35,13 @@ def as_dict(name: str, plan: PhysicalPlan) -> dict[str, Any]:
             for task in plan.tasks
         ],
         "edges": [
-            {"source": edge.source, "target": edge.target, "partitioning": str(edge.partitioning)}
+            {
+                "source": edge.source,
+                "target": edge.target,
+                "partitioning": str(edge.partitioning),
+                "port": edge.port,
+                "tag": edge.tag,
+            }
             for edge in plan.edges
         ],
     }
@@ -48,10 +54,11 @@ def as_json(name: str, plan: PhysicalPlan) -> str:
 
 def _operator_lines(operator: PhysicalOperator, indent: str) -> list[str]:
     node = operator.node
-    what = node.source or node.function
-    function = f"  {what.label()}" if what is not None else ""
-    keyed = f"  keyed by {operator.key.label()}" if operator.key is not None else ""
-    lines = [f"{indent}{node.name}{function}{keyed}  [{node.origin}]"]
+    function = f"  {_label(operator)}" if _label(operator) else ""
+    keys = [key.label() for key in operator.keys if key is not None]
+    keyed = f"  keyed by {' and '.join(keys)}" if keys else ""
+    side = f"  reads side output {operator.tag!r}" if operator.tag is not None else ""
+    lines = [f"{indent}{node.name}{function}{keyed}{side}  [{node.origin}]"]
     for child in operator.children:
         lines.extend(_operator_lines(child, indent + "  "))
     return lines
@@ -63,8 +70,11 @@ def _operator_dict(operator: PhysicalOperator) -> dict[str, Any]:
         "id": node.uid,
         "name": node.name,
         "kind": str(node.kind),
-        "function": node.function.label() if node.function is not None else None,
+        "uid": node.given_uid,
+        "function": node.function.label() if node.function is not None else node.label or None,
         "key": operator.key.label() if operator.key is not None else None,
+        "keys": [None if key is None else key.label() for key in operator.keys],
+        "tag": operator.tag,
         "file": node.origin.file,
         "line": node.origin.line,
     }
@@ -72,7 +82,19 @@ def _operator_dict(operator: PhysicalOperator) -> dict[str, Any]:
 
 def _inputs(plan: PhysicalPlan, task: TaskPlan) -> str:
     edges: list[PhysicalEdge] = [edge for edge in plan.edges if edge.target == task.index]
-    return "".join(f"  ← task {edge.source + 1} ({edge.partitioning})" for edge in edges)
+    several = any(edge.port for edge in edges)
+    shown = []
+    for edge in edges:
+        port = f", input {edge.port + 1}" if several else ""
+        tag = f", side output {edge.tag!r}" if edge.tag is not None else ""
+        shown.append(f"  ← task {edge.source + 1} ({edge.partitioning}{port}{tag})")
+    return "".join(shown)
+
+
+def _label(operator: PhysicalOperator) -> str:
+    node = operator.node
+    what = node.source or node.function
+    return what.label() if what is not None else node.label
 
 
 def _count(number: int, what: str) -> str:

@@ -1,8 +1,8 @@
 """The physical plan: which operators run fused in one task, how many subtasks each task has, what joins them.
 
 Two operators are fused (Flink: chained) when the edge between them is a plain forward one: the same parallelism, no key
-to partition by (or nothing to partition over), and a single input. A chain may branch: a stream with two consumers
-hands each record to both.
+to partition by (or nothing to partition over), no partitioning that the user asked for, and a single input. A chain may
+branch: a stream with two consumers hands each record to both. A side output is an edge with a tag.
 """
 
 from __future__ import annotations
@@ -22,13 +22,29 @@ MAX_LOOPS = 12  # nested loops in it (flat_map, process); Python allows 20 block
 
 @dataclass(slots=True)
 class PhysicalOperator:
-    """An operator inside a task; children are fused to it, outputs are numbers of edges that leave the task."""
+    """An operator inside a task; children are fused to it, outputs are numbers of edges that leave the task.
+
+    `keys` has the key selector of each input (port), None for one without keys. `tag` is the parent's side output that
+    feeds a fused operator (None: the main one); `side_outputs` are the tags of its own that anybody reads.
+    """
 
     node: LogicalNode
-    key: FunctionSpec | None = None
+    keys: list[FunctionSpec | None] = field(default_factory=list)
+    tag: str | None = None
     children: list[PhysicalOperator] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
+    side_outputs: set[str] = field(default_factory=set)
     loops: int = 0
+
+    @property
+    def key(self) -> FunctionSpec | None:
+        """The key selector of the first input."""
+        return self.keys[0] if self.keys else None
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether any input has keys: then there is keyed state."""
+        return any(key is not None for key in self.keys)
 
     def walk(self) -> Iterator[PhysicalOperator]:
         """This operator and all that are fused below it, in the order in which they run."""
@@ -39,13 +55,15 @@ class PhysicalOperator:
 
 @dataclass(slots=True)
 class PhysicalEdge:
-    """Between two tasks."""
+    """Between two tasks: from an operator's output `tag` (None: the main one) to input `port` of the target's head."""
 
     index: int
     source: int
     target: int
     partitioning: Partitioning
     key: FunctionSpec | None
+    port: int = 0
+    tag: str | None = None
 
 
 @dataclass(slots=True)
@@ -82,7 +100,7 @@ class PhysicalPlan:
         return [
             operator.node
             for operator in self.operators()
-            if not operator.children and not operator.outputs and operator.node.kind is not OperatorKind.SINK
+            if not operator.children and not operator.outputs and not operator.node.is_sink
         ]
 
 
@@ -114,18 +132,18 @@ class _Builder:
 
     def place(self, node: LogicalNode) -> None:
         wanted = node.parallelism or (1 if node.kind is OperatorKind.SOURCE else self.parallelism)
-        operator = PhysicalOperator(node)
+        operator = PhysicalOperator(node, keys=_keys(node))
         if len(node.inputs) == 1 and self._fuses(node, node.inputs[0], wanted):
             edge = node.inputs[0]
             task, parent = self._placed[edge.source]
-            operator.key = edge.key
-            operator.loops = parent.loops + (node.kind in (OperatorKind.FLAT_MAP, OperatorKind.PROCESS))
+            operator.tag = edge.tag
+            operator.loops = parent.loops + (node.kind in _LOOPING)
             parent.children.append(operator)
+            _read(parent, edge)
         else:
             task = TaskPlan(len(self.tasks), operator, wanted)
             self.tasks.append(task)
             for edge in node.inputs:
-                operator.key = edge.key
                 self._connect(edge, task)
         self._placed[node.index] = (task, operator)
 
@@ -133,16 +151,46 @@ class _Builder:
         task, parent = self._placed[edge.source]
         room = sum(1 for _ in task.head.walk()) < MAX_FUSED and parent.loops < MAX_LOOPS
         forward = task.parallelism == wanted and (edge.key is None or wanted == 1)
-        return self.chaining and room and forward and node.kind is not OperatorKind.UNION
+        asked = edge.partitioning not in (None, Partitioning.FORWARD)
+        return self.chaining and room and forward and not asked and node.kind is not OperatorKind.UNION
 
     def _connect(self, edge: LogicalEdge, target: TaskPlan) -> None:
         task, parent = self._placed[edge.source]
-        if edge.key is not None and target.parallelism > 1:
-            partitioning = Partitioning.HASH
-        elif task.parallelism == target.parallelism:
-            partitioning = Partitioning.FORWARD
-        else:
-            partitioning = Partitioning.REBALANCE
-        physical = PhysicalEdge(len(self.edges), task.index, target.index, partitioning, edge.key)
+        partitioning = _partitioning(edge, task, target)
+        physical = PhysicalEdge(
+            len(self.edges), task.index, target.index, partitioning, edge.key, port=edge.port, tag=edge.tag
+        )
         self.edges.append(physical)
         parent.outputs.append(physical.index)
+        _read(parent, edge)
+
+
+_LOOPING = frozenset({OperatorKind.FLAT_MAP, OperatorKind.PROCESS})
+
+
+def _keys(node: LogicalNode) -> list[FunctionSpec | None]:
+    keys: list[FunctionSpec | None] = [None] * node.ports
+    for edge in node.inputs:
+        keys[edge.port] = edge.key
+    return keys
+
+
+def _read(parent: PhysicalOperator, edge: LogicalEdge) -> None:
+    if edge.tag is not None:
+        parent.side_outputs.add(edge.tag)
+
+
+def _partitioning(edge: LogicalEdge, source: TaskPlan, target: TaskPlan) -> Partitioning:
+    if edge.key is not None and target.parallelism > 1:
+        return Partitioning.HASH
+    if edge.partitioning is Partitioning.FORWARD and source.parallelism != target.parallelism:
+        node = target.head.node
+        raise PipelineError(
+            f"forward() needs the same parallelism on both sides ({node.origin})",
+            cause=f"{source.head.node.name!r} has {source.parallelism}, {node.name!r} has {target.parallelism}",
+            hint="set parallelism= on one of them, or leave forward() out",
+            details={"operator": node.name, "file": node.origin.file, "line": node.origin.line},
+        )
+    if edge.partitioning is not None:
+        return edge.partitioning
+    return Partitioning.FORWARD if source.parallelism == target.parallelism else Partitioning.REBALANCE

@@ -10,6 +10,7 @@ from typing import Any
 
 from sage.common.errors import PipelineError
 from sage.core.api.function.functions import BatchFunction, SourceFunction
+from sage.core.connectors.base import Source
 from sage.core.graph.origin import Origin, describe
 from sage.core.graph.spec import FunctionSpec, OperatorKind
 
@@ -23,11 +24,12 @@ class SourceKind(StrEnum):
     ITERABLE = "iterable"  # iterated once, may wait
     FACTORY = "factory"  # called once, returns an iterable
     FUNCTION = "function"  # called once a record, until StopSignal
+    CONNECTOR = "connector"  # a `sage.core.connectors.base.Source`: splits with positions
 
 
 @dataclass(slots=True, frozen=True)
 class SourceSpec:
-    """A source, checked. `function` is set for FACTORY and FUNCTION, `data` for the others."""
+    """A source, checked. `function` is set for FACTORY and FUNCTION, `data` for the others (CONNECTOR: the Source)."""
 
     kind: SourceKind
     bounded: bool
@@ -56,7 +58,9 @@ class SourceSpec:
 
     @classmethod
     def any(cls, source: Any, origin: Origin) -> SourceSpec:
-        """A SourceFunction, a generator function, a function that returns a record each time, or an iterable."""
+        """A Source, a SourceFunction, a generator function, a function that returns a record each time, an iterable."""
+        if isinstance(source, Source):
+            return cls(SourceKind.CONNECTOR, source.bounded, source)
         if isinstance(source, Iterable) and not callable(source) and not isinstance(source, SourceFunction):
             return cls.collection(source, origin)
         if inspect.isgeneratorfunction(source):
@@ -75,6 +79,8 @@ class SourceSpec:
             return self.function.label()
         if self.kind is SourceKind.COLLECTION:
             return f"{len(self.data):,} record{'' if len(self.data) == 1 else 's'}"
+        if self.kind is SourceKind.CONNECTOR:
+            return type(self.data).__name__
         return describe(self.data)
 
 

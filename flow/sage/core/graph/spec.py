@@ -12,52 +12,41 @@ from typing import Any
 from sage.common.errors import PipelineError
 from sage.core.api.function.base_function import BaseFunction
 from sage.core.graph.origin import Origin, describe, raised_at
+from sage.core.graph.roles import FunctionKind, Method, OperatorKind, role_of
 
-__all__ = ["BoundFunction", "FunctionSpec", "OperatorKind", "Partitioning", "checked_parallelism", "takes"]
-
-
-class OperatorKind(StrEnum):
-    """The operators there are. KEY_BY names a key selector: it stands on edges, never as a node of its own."""
-
-    SOURCE = "source"
-    MAP = "map"
-    FILTER = "filter"
-    FLAT_MAP = "flat_map"
-    KEY_BY = "key_by"
-    REDUCE = "reduce"
-    PROCESS = "process"
-    UNION = "union"
-    SINK = "sink"
+__all__ = [
+    "BoundFunction",
+    "FunctionKind",
+    "FunctionSpec",
+    "OperatorKind",
+    "Partitioning",
+    "checked_parallelism",
+    "takes",
+]
 
 
 class Partitioning(StrEnum):
     """How records choose among the subtasks of the next operator (names as in Flink's DataStream)."""
 
-    FORWARD = "forward"
-    REBALANCE = "rebalance"
-    HASH = "hash"
-
-
-# The methods that do the work, in the order in which they are looked for, and how many arguments they take.
-METHODS: dict[OperatorKind, tuple[str, ...]] = {
-    OperatorKind.SOURCE: ("execute", "process", "run"),
-    OperatorKind.MAP: ("execute", "process", "map"),
-    OperatorKind.FILTER: ("execute", "process", "filter"),
-    OperatorKind.FLAT_MAP: ("execute", "process", "flat_map"),
-    OperatorKind.KEY_BY: ("execute", "process", "get_key"),
-    OperatorKind.REDUCE: ("reduce", "execute", "process"),
-    OperatorKind.PROCESS: ("process_element",),
-    OperatorKind.SINK: ("execute", "process", "invoke"),
-}
-ARGUMENTS: dict[OperatorKind, int] = {OperatorKind.SOURCE: 0, OperatorKind.REDUCE: 2, OperatorKind.PROCESS: 3}
+    FORWARD = "forward"  # subtask i to subtask i
+    REBALANCE = "rebalance"  # in turn to every subtask
+    RESCALE = "rescale"  # in turn to the subtasks that are this sender's share
+    BROADCAST = "broadcast"  # every record to every subtask
+    GLOBAL = "global"  # every record to the first subtask
+    HASH = "hash"  # by key group
 
 
 @dataclass(slots=True)
 class BoundFunction:
-    """What one subtask calls, and the function object whose `open` and `close` frame it (None for a plain callable)."""
+    """What one subtask calls.
+
+    `call` is the (first) method of the role; `target` the object whose methods are called where a role has several;
+    `instance` the function object whose `open` and `close` frame it (None for a plain callable).
+    """
 
     call: Callable[..., Any]
     instance: BaseFunction | None
+    target: Any = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -65,35 +54,26 @@ class FunctionSpec:
     """A function as the user gave it, checked; `bind` makes one subtask's callable out of it."""
 
     target: Any
-    kind: OperatorKind
+    kind: OperatorKind | FunctionKind
     origin: Origin
 
     @classmethod
-    def checked(cls, target: Any, kind: OperatorKind, origin: Origin) -> FunctionSpec:
-        """Raises PipelineError, naming the user's line, when `target` cannot work in this operator."""
+    def checked(
+        cls, target: Any, kind: OperatorKind | FunctionKind, origin: Origin, *, asynchronous: bool = False
+    ) -> FunctionSpec:
+        """Raises PipelineError, naming the user's line, when `target` cannot work in this operator.
+
+        `asynchronous`: an operator that runs coroutines takes an async function too.
+        """
         spec = cls(target, kind, origin)
-        function = getattr(target, spec._method(), None) if spec._is_object() or spec._is_class() else target
-        if not callable(function):
-            raise spec._wrong(
-                f"got {target!r:.80}, which cannot be called", f"pass a function, or a {_class(kind)} class"
-            )
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise spec._wrong(
-                f"{describe(target)} is an async function",
-                "pass a plain function; call_service_async starts several service calls at once",
-            )
-        if spec._is_class() and not takes(target, 0):
-            raise spec._wrong(
-                f"{describe(target)} cannot be made without arguments", f"pass an instance: {describe(target)}(...)"
-            )
-        count = ARGUMENTS.get(kind, 1) + (1 if spec._is_class() else 0)
-        if not takes(function, count):
-            shown = count - (1 if spec._is_class() else 0)
-            raise spec._wrong(
-                f"{describe(target)} does not take {shown} argument{'' if shown == 1 else 's'}",
-                f"{kind} calls its function with {_CALLED_WITH.get(kind, 'one record')}",
-            )
+        for method in role_of(kind).methods:
+            spec._check(method, asynchronous)
         return spec
+
+    @property
+    def is_async(self) -> bool:
+        """Whether calls return coroutines."""
+        return _is_async(self._function(role_of(self.kind).methods[0]))
 
     def bind(self, subtask: int, parallelism: int) -> BoundFunction:
         """The callable of one subtask: a new instance of a class, a copy of an instance, a plain callable as it is."""
@@ -104,7 +84,8 @@ class FunctionSpec:
             return self._bind_callable(subtask, parallelism)
         elif subtask > 0:
             target = self._copied(target, parallelism)
-        return BoundFunction(getattr(target, self._method()), target if isinstance(target, BaseFunction) else None)
+        call = getattr(target, self._method(role_of(self.kind).methods[0]))
+        return BoundFunction(call, target if isinstance(target, BaseFunction) else None, target)
 
     def label(self) -> str:
         """The function in an error message."""
@@ -114,9 +95,50 @@ class FunctionSpec:
         """A method of a function object takes its object along; any other callable is shared by all subtasks."""
         owner = getattr(self.target, "__self__", None)
         if not isinstance(owner, BaseFunction):
-            return BoundFunction(self.target, None)
+            return BoundFunction(self.target, None, self.target)
         instance = owner if subtask == 0 else self._copied(owner, parallelism)
-        return BoundFunction(getattr(instance, self.target.__name__), instance)
+        call = getattr(instance, self.target.__name__)
+        return BoundFunction(call, instance, call)
+
+    def _check(self, method: Method, asynchronous: bool) -> None:
+        function = self._function(method)
+        shown = describe(self.target)
+        if not callable(function):
+            raise self._wrong(
+                f"got {self.target!r:.80}, which cannot be called",
+                f"pass a function, or a {role_of(self.kind).class_name} class",
+            )
+        if _is_async(function) and not asynchronous:
+            raise self._wrong(
+                f"{shown} is an async function",
+                "pass a plain function, or use async_map; call_service_async starts several service calls at once",
+            )
+        if self._is_class() and not takes(self.target, 0):
+            raise self._wrong(f"{shown} cannot be made without arguments", f"pass an instance: {shown}(...)")
+        if not takes(function, method.arguments + (1 if self._needs_self(method) else 0)):
+            named = shown if len(role_of(self.kind).methods) == 1 else f"{shown}: {method.names[0]}"
+            raise self._wrong(
+                f"{named} does not take {method.arguments} argument{'' if method.arguments == 1 else 's'}",
+                f"{self.kind} calls its function with {method.called_with}",
+            )
+
+    def _function(self, method: Method) -> Any:
+        """What is called: the method of an object or class, or the callable itself."""
+        if self._is_object() or self._is_class():
+            return getattr(self.target, self._method(method), None)
+        if len(role_of(self.kind).methods) > 1:
+            raise self._wrong(
+                f"got {self.target!r:.80}, which has no method {method.names[0]}",
+                f"pass a {role_of(self.kind).class_name} class or instance",
+            )
+        return self.target
+
+    def _needs_self(self, method: Method) -> bool:
+        """A method looked up on a class shows `self`, unless it is a static or class method."""
+        if not self._is_class():
+            return False
+        found = inspect.getattr_static(self.target, self._method(method))
+        return not isinstance(found, (staticmethod, classmethod))
 
     def _made(self) -> Any:
         try:
@@ -139,26 +161,31 @@ class FunctionSpec:
         target = self.target
         if not isinstance(target, type):
             return False
-        return issubclass(target, BaseFunction) or any(hasattr(target, m) for m in ("execute", "process"))
+        return issubclass(target, BaseFunction) or self._has_method(target)
 
     def _is_object(self) -> bool:
         """An instance whose method does the work."""
         target = self.target
         if isinstance(target, type):
             return False
-        has_method = any(hasattr(target, m) for m in ("execute", "process"))
-        return isinstance(target, BaseFunction) or (has_method and not callable(target))
+        return isinstance(target, BaseFunction) or (self._has_method(target) and not callable(target))
 
-    def _method(self) -> str:
-        for method in METHODS[self.kind]:
-            if callable(getattr(self.target, method, None)):
-                return method
-        if callable(self.target) and not isinstance(self.target, type):
+    def _has_method(self, target: Any) -> bool:
+        first = role_of(self.kind).methods[0].names
+        own = first if self.kind not in _KNOWN_BY_TWO else ("execute", "process")
+        return any(hasattr(target, name) for name in own)
+
+    def _method(self, method: Method) -> str:
+        for name in method.names:
+            if callable(getattr(self.target, name, None)):
+                return name
+        several = len(role_of(self.kind).methods) > 1
+        if callable(self.target) and not isinstance(self.target, type) and not several:
             return "__call__"
-        names = METHODS[self.kind]
         owner = self.target if isinstance(self.target, type) else type(self.target)
         raise self._wrong(
-            f"{owner.__name__} has no method {' or '.join(names[:2])}", f"define {names[0]}, as in {_class(self.kind)}"
+            f"{owner.__name__} has no method {' or '.join(method.names[:2])}",
+            f"define {method.names[0]}, as in {role_of(self.kind).class_name}",
         )
 
     def _wrong(self, cause: str, hint: str) -> PipelineError:
@@ -170,15 +197,15 @@ class FunctionSpec:
         )
 
 
-_CALLED_WITH = {
-    OperatorKind.SOURCE: "no argument",
-    OperatorKind.REDUCE: "what was accumulated so far and one record",
-    OperatorKind.PROCESS: "one record, a ProcessContext and a Collector",
-}
+# str, bytes and others have methods named like the third name of these roles (`filter`, `map` of a table, …).
+_KNOWN_BY_TWO = frozenset(
+    {OperatorKind.SOURCE, OperatorKind.MAP, OperatorKind.FILTER, OperatorKind.FLAT_MAP, OperatorKind.KEY_BY}
+    | {OperatorKind.REDUCE, OperatorKind.SINK}
+)
 
 
-def _class(kind: OperatorKind) -> str:
-    return "".join(part.title() for part in kind.split("_")) + "Function"
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 def takes(function: Any, count: int) -> bool:
