@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from sage.common.errors import ConfigError, PipelineError
@@ -11,6 +9,7 @@ from sage.core.api import LocalEnvironment
 from sage.core.api.config import parse_config
 from sage.core.api.units import parse_duration, parse_size
 from sage.core.graph.origin import Origin
+from sage.core.runtime.settings import CheckpointMode, RestartKind
 
 HERE = Origin("pipeline.py", 1)
 
@@ -41,16 +40,52 @@ class TestKeys:
             assert settings.parallelism == 8
             assert settings.buffer_timeout == pytest.approx(0.1)
 
-    @pytest.mark.parametrize("config", [HIGH_PERFORMANCE, FAULT_TOLERANCE])
-    def test_the_blocks_of_the_documents_are_accepted(
-        self, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        """Keys of later features are checked, and a warning says that they do nothing yet."""
-        settings = parse_config(config, HERE)
-        assert settings.parallelism == (16 if config is HIGH_PERFORMANCE else 1)
-        warned = capsys.readouterr().err
-        assert "without effect yet" in warned
-        assert "pipeline.py:1" in warned
+    def test_the_high_performance_block_of_the_documents(self, capsys: pytest.CaptureFixture[str]) -> None:
+        settings = parse_config(HIGH_PERFORMANCE, HERE)
+        assert (settings.parallelism, settings.buffer_timeout, settings.object_reuse) == (16, 0.05, True)
+        assert (settings.state.backend, settings.state.incremental) == ("rocksdb", True)
+        assert (settings.state.memory, settings.cores) == (4 * 2**30, 4.0)
+        assert settings.checkpoint.mode is CheckpointMode.EXACTLY_ONCE
+        assert settings.checkpoint.interval == 30.0
+        assert capsys.readouterr().err == ""
+
+    def test_the_fault_tolerance_block_of_the_documents(self) -> None:
+        settings = parse_config(FAULT_TOLERANCE, HERE)
+        restart = settings.restart
+        assert restart.kind is RestartKind.EXPONENTIAL_DELAY
+        assert (restart.attempts, restart.delay, restart.max_delay) == (10, 10.0, 300.0)
+        assert settings.checkpoint.mode is CheckpointMode.EXACTLY_ONCE
+        assert settings.checkpoint.timeout == 300.0
+        assert settings.checkpoint.interval is not None
+
+    def test_checkpoints_are_made_only_where_they_are_asked_for(self) -> None:
+        assert not parse_config({}, HERE).checkpoint.enabled
+        assert not parse_config({"checkpoint.timeout": "5m"}, HERE).checkpoint.enabled
+        assert not parse_config({"checkpointing": "none", "checkpoint.interval": "1s"}, HERE).checkpoint.enabled
+        assert parse_config({"checkpoint.interval": "1s"}, HERE).checkpoint.enabled
+
+    @pytest.mark.parametrize(
+        ("flink", "ours", "value"),
+        [
+            ("execution.checkpointing.interval", "checkpoint.interval", "7s"),
+            ("execution.checkpointing.min-pause", "checkpoint.min_pause", 250),
+            ("state.checkpoints.num-retained", "checkpoint.retained", 5),
+            ("execution.checkpointing.unaligned.enabled", "checkpoint.unaligned", True),
+            ("restart-strategy.type", "restart.strategy", "failure-rate"),
+            ("restart-strategy.failure-rate.max-failures-per-interval", "restart.failures_per_interval", 4),
+            ("parallelism.default", "parallelism", 3),
+        ],
+    )
+    def test_flinks_names(self, flink: str, ours: str, value: object) -> None:
+        assert parse_config({flink: value}, HERE) == parse_config({ours: value}, HERE) != parse_config({}, HERE)
+
+    def test_one_setting_under_two_names_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match="given twice"):
+            parse_config({"parallelism": 1, "execution": {"parallelism": 2}}, HERE)
+
+    def test_a_number_of_attempts_asks_for_restarts(self) -> None:
+        assert parse_config({"restart.attempts": 3}, HERE).restart.kind is RestartKind.FIXED_DELAY
+        assert parse_config({"restart.attempts": "unlimited"}, HERE).restart.attempts is None
 
     @pytest.mark.parametrize(
         ("key", "nearest"),
@@ -78,6 +113,11 @@ class TestKeys:
             ("restart.strategy", "hope"),
             ("restart.attempts", -1),
             ("state.dir", 1),
+            ("checkpointing", "twice"),
+            ("checkpoint.interval", 0),
+            ("checkpoint.retained", 0),
+            ("restart.jitter", 2),
+            ("on_error", "cry"),
         ],
     )
     def test_a_wrong_value_names_its_key(self, key: str, value: object) -> None:
