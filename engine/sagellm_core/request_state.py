@@ -136,7 +136,7 @@ class RequestState:
 
     def event(self, news: News) -> StreamEvent:
         """News as an event of the protocol."""
-        if isinstance(news, StreamEvent):
+        if not isinstance(news, Delta):
             return news
         return self._event(
             "delta",

@@ -12,6 +12,7 @@ from types import FrameType
 import uvicorn
 from starlette.applications import Starlette
 
+from sagellm_core.server.direct import DirectProtocol
 from sagellm_core.server.service import EngineService
 
 _GRACE = 2
@@ -48,7 +49,7 @@ def server_config(app: Starlette, drain_seconds: float) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="asyncio" if sys.platform == "win32" else "uvloop",
-        http="httptools",
+        http=DirectProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

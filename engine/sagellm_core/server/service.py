@@ -10,7 +10,7 @@ from sagellm_core.config import LLMEngineConfig
 from sagellm_core.errors import EngineError
 from sagellm_core.factory import new_engine
 from sagellm_core.models.locate import BUILTIN_NAMES, DEFAULT_MODEL
-from sagellm_core.request_state import Hear, News
+from sagellm_core.request_state import Delta, Hear, News
 from sagellm_core.server.health import Pulse
 from sagellm_core.server.metrics import ServerMetrics
 from sagellm_core.server.retry import DrainRate
@@ -89,7 +89,7 @@ class EngineService:
 
         def heard(news: list[News]) -> None:
             last = news[-1]
-            if isinstance(last, StreamEvent) and last.event == "end":
+            if not isinstance(last, Delta) and last.event == "end":
                 count(last.finish_reason or "error", last)
             hear(news)
 

@@ -9,10 +9,11 @@ from time import monotonic
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from sagellm_core.request_state import Hear, News
+from sagellm_core.request_state import Delta, Hear, News
 from sagellm_core.server.chunks import Chunks, Numbered
+from sagellm_core.server.direct import Direct, direct_of
 from sagellm_core.server.writer import BodyWriter
-from sagellm_protocol.messages import Request, StreamEvent
+from sagellm_protocol.messages import Request
 
 SLOW_SECONDS = 60.0
 """How long a client may leave what was sent unread; then its requests are over."""
@@ -67,7 +68,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the end, until the client is gone, or until it reads no more; then the requests are over too."""
         gone = asyncio.create_task(disconnected(receive))
-        ending = asyncio.create_task(self._ending(send))
+        ending = asyncio.create_task(self._ending(send, direct_of(scope)))
         try:
             done: set[asyncio.Task[None]] = set()
             while not done and not self._unread:
@@ -82,10 +83,10 @@ class EventStream(Response):
                 task.cancel()
             await asyncio.gather(gone, ending, return_exceptions=True)
 
-    async def _ending(self, send: Send) -> None:
+    async def _ending(self, send: Send, direct: Direct | None) -> None:
         """Begin the answer, wait until the engine has told everything, close it."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        self._writer = writer = BodyWriter(send)
+        self._writer = writer = BodyWriter(send, direct)
         self._flush()
         await self._over
         if not self._chunks.failed:
@@ -119,7 +120,7 @@ class EventStream(Response):
             return
         for _, news in batch:
             last = news[-1]
-            self._left -= isinstance(last, StreamEvent) and last.event == "end"
+            self._left -= not isinstance(last, Delta) and last.event == "end"
         if self._left == 0 or self._chunks.failed:
             self._over.set_result(None)
 
