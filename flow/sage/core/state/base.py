@@ -27,22 +27,24 @@ class SnapshotRequest:
 
     `folder` belongs to this operator and subtask alone and exists; `shared` is the job's folder of files that several
     checkpoints use (SST files by hard link; a name is used once and never rewritten). `previous` is this operator's
-    snapshot in the last completed checkpoint, or None: what it holds need not be written again. A savepoint gets
-    `previous=None` and must put everything into `folder`.
+    snapshot in the last completed checkpoint, or None: what it holds need not be written again. `savepoint`: everything
+    goes into `folder`, in the form that every backend can read, and `previous` does not count.
     """
 
     checkpoint_id: int
     folder: Path
     shared: Path
     previous: StateSnapshot | None = None
+    savepoint: bool = False
 
 
 @dataclass(slots=True)
 class StateSnapshot:
     """Where a subtask's state lies. Plain data: it stands in the checkpoint's manifest as JSON.
 
-    `files`: paths relative to the checkpoint's folder (`shared` ones begin with `../shared/`); `written` counts the
-    bytes that this checkpoint added, `size` all bytes it refers to. `schema` maps state names to their fingerprint.
+    `files`: paths relative to the request's `folder`, which `restore` gets back with the snapshot (those in `shared`
+    lead out of it by `..`, so that checkpoints can be moved together); `written` counts the bytes that this checkpoint
+    added, `size` all bytes it refers to. `schema` maps state names to their fingerprint.
     """
 
     backend: str

@@ -1,0 +1,41 @@
+"""The keyed backends under test, by name, and requests for snapshots."""
+
+import itertools
+import pathlib
+from collections.abc import Callable
+
+from sage.core.state.base import KeyedStateBackend, SnapshotRequest, StateSnapshot
+from sage.core.state.groups import group_range
+from sage.core.state.memory import MemoryKeyedState
+
+Make = Callable[[pathlib.Path, int, int], KeyedStateBackend]
+BACKENDS: dict[str, Make] = {"memory": lambda folder, first, last: MemoryKeyedState(first, last)}
+
+
+class Store:
+    """Backends of the subtasks of one operator, and their checkpoints, in one folder."""
+
+    def __init__(self, kind: str, folder: pathlib.Path) -> None:
+        self.make = BACKENDS[kind]
+        self.folder = folder
+        self.shared = folder / "shared"
+        self.shared.mkdir(parents=True, exist_ok=True)
+        self._ids = itertools.count(1)
+
+    def open(self, subtask: int = 0, parallelism: int = 1) -> KeyedStateBackend:
+        """A new backend for a subtask."""
+        return self.make(self.folder / f"local-{next(self._ids)}", *group_range(subtask, parallelism))
+
+    def request(self, previous: StateSnapshot | None = None, *, savepoint: bool = False) -> SnapshotRequest:
+        """A request with a folder of its own."""
+        number = next(self._ids)
+        folder = self.folder / f"chk-{number}"
+        folder.mkdir()
+        return SnapshotRequest(number, folder, self.shared, previous, savepoint)
+
+    def snapshot(
+        self, backend: KeyedStateBackend, previous: StateSnapshot | None = None, *, savepoint: bool = False
+    ) -> tuple[pathlib.Path, StateSnapshot]:
+        """Both parts of a snapshot at once."""
+        request = self.request(previous, savepoint=savepoint)
+        return request.folder, backend.snapshot(request)()

@@ -1,0 +1,271 @@
+"""Every keyed backend against a dict, through snapshots, restores and other parallelisms."""
+
+import copy
+import pathlib
+import tempfile
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from tests.helpers.state_backends import BACKENDS, Store
+
+from sage.common.errors import StateError
+from sage.core.runtime.partition import key_group
+from sage.core.state.base import KeyedStateBackend, StateSnapshot
+
+pytestmark = pytest.mark.spec("K5", "K6")
+
+keys = st.integers(-3, 12) | st.sampled_from(["a", "b", "é", ("t", 1), 2.5, 3.0, True, None, b"b", frozenset({1})])
+spaces = st.none() | st.sampled_from([(0, 10), (10, 20), (0, 20), "w"])
+values = st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=3) | st.tuples(st.integers(), st.text())
+names = st.sampled_from(["one", "two"])
+
+
+class AgainstDict(RuleBasedStateMachine):
+    """Several subtasks hold what one dict holds."""
+
+    kind = "memory"
+
+    @initialize()
+    def begin(self) -> None:
+        self.temporary = tempfile.TemporaryDirectory()
+        self.store = Store(self.kind, pathlib.Path(self.temporary.name))
+        self.model: dict[tuple[str, Any, Any], Any] = {}
+        self.backends: list[KeyedStateBackend] = []
+        self.previous: list[StateSnapshot | None] = []
+        self.start(1)
+
+    def teardown(self) -> None:
+        for backend in getattr(self, "backends", []):
+            backend.close()
+        if hasattr(self, "temporary"):
+            self.temporary.cleanup()
+
+    def start(self, parallelism: int, snapshots: list[tuple[pathlib.Path, StateSnapshot]] | None = None) -> None:
+        for backend in self.backends:
+            backend.close()
+        self.backends = [self.store.open(subtask, parallelism) for subtask in range(parallelism)]
+        self.previous = [None] * parallelism
+        for backend in self.backends:
+            if snapshots:
+                backend.restore(snapshots)
+            for name in ("one", "two"):
+                backend.table(name, "any")
+
+    def of(self, key: Any) -> KeyedStateBackend:
+        backend = self.backends[key_group(key) * len(self.backends) // 128]
+        backend.key = key
+        return backend
+
+    @rule(name=names, key=keys, space=spaces, value=values)
+    def put(self, name: str, key: Any, space: Any, value: Any) -> None:
+        self.of(key).table(name, "any").put(copy.copy(value), space)
+        self.model[name, key, space] = value
+
+    @rule(name=names, key=keys, space=spaces)
+    def get(self, name: str, key: Any, space: Any) -> None:
+        assert self.of(key).table(name, "any").get(space) == self.model.get((name, key, space))
+
+    @rule(name=names, key=keys, space=spaces)
+    def clear(self, name: str, key: Any, space: Any) -> None:
+        self.of(key).table(name, "any").clear(space)
+        self.model.pop((name, key, space), None)
+
+    @rule(name=names, key=keys, space=spaces)
+    def change_in_place(self, name: str, key: Any, space: Any) -> None:
+        table = self.of(key).table(name, "any")
+        value = table.get(space)
+        if isinstance(value, list):
+            value.append(7)
+            table.put(value, space)
+            self.model[name, key, space] = list(value)
+
+    @rule(name=names, key=keys, into=spaces, sources=st.lists(spaces, max_size=3, unique=True))
+    def merge(self, name: str, key: Any, into: Any, sources: list[Any]) -> None:
+        def combine(left: Any, right: Any) -> Any:
+            return f"{left}+{right}"
+
+        self.of(key).table(name, "any").merge(into, sources, combine)
+        merged = self.model.pop((name, key, into), None)
+        for source in sources:
+            value = self.model.pop((name, key, source), None) if source != into else None
+            if value is not None:
+                merged = value if merged is None else combine(merged, value)
+        if merged is not None:
+            self.model[name, key, into] = merged
+
+    @rule()
+    def flush(self) -> None:
+        for backend in self.backends:
+            backend.flush_slice()
+
+    @rule()
+    def checkpoint(self) -> None:
+        for subtask, backend in enumerate(self.backends):
+            self.previous[subtask] = self.store.snapshot(backend, self.previous[subtask])[1]
+
+    @rule(parallelism=st.sampled_from([1, 2, 4, 7]), savepoint=st.booleans(), late=st.booleans())
+    def restart(self, parallelism: int, savepoint: bool, late: bool) -> None:
+        pending = []
+        for backend, previous in zip(self.backends, self.previous, strict=True):
+            request = self.store.request(previous, savepoint=savepoint)
+            pending.append((request.folder, backend.snapshot(request)))
+        if late:
+            self.disturb()
+        self.start(parallelism, [(folder, write()) for folder, write in pending])
+
+    def disturb(self) -> None:
+        """What happens between a barrier and the writing of its snapshot must not get into it."""
+        for name, key, space in list(self.model):
+            table = self.of(key).table(name, "any")
+            value = table.get(space)
+            if isinstance(value, list):
+                value.append("after the barrier")
+                table.put(value, space)
+            else:
+                table.clear(space)
+        for backend in self.backends:
+            backend.key = next(
+                key for key in range(1000) if backend is self.backends[key_group(key) * len(self.backends) // 128]
+            )
+            backend.table("one", "any").put("after the barrier")
+
+    @invariant()
+    def keys_are_the_models(self) -> None:
+        for name in ("one", "two"):
+            for space in (None, (0, 10)):
+                found = [key for backend in self.backends for key in backend.table(name, "any").keys(space)]
+                assert len(found) == len(set(found))
+                assert set(found) == {k for n, k, s in self.model if n == name and s == space}
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_a_backend_is_a_dict_that_can_be_snapshot(kind: str) -> None:
+    machine = type("Machine", (AgainstDict,), {"kind": kind})
+    run_state_machine_as_test(machine, settings=settings(max_examples=30, stateful_step_count=25, deadline=None))
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_rescaling_keeps_the_state_of_every_key(kind: str, tmp_path: pathlib.Path) -> None:
+    store = Store(kind, tmp_path)
+    expected = {key: f"value {key}" for key in range(500)} | {f"k{key}": key for key in range(500)}
+    backends = [store.open()]
+    for key, value in expected.items():
+        backends[0].key = key
+        backends[0].table("t", "s").put(value)
+    for parallelism in (4, 2, 7):
+        snapshots = [store.snapshot(backend, savepoint=True) for backend in backends]
+        for backend in backends:
+            backend.close()
+        backends = [store.open(subtask, parallelism) for subtask in range(parallelism)]
+        for backend in backends:
+            backend.restore(snapshots)
+    found = {}
+    for backend in backends:
+        table = backend.table("t", "s")
+        for key in list(table.keys()):
+            backend.key = key
+            assert key not in found
+            found[key] = table.get()
+        backend.close()
+    assert found == expected
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_a_changed_schema_is_refused_by_name(kind: str, tmp_path: pathlib.Path) -> None:
+    store = Store(kind, tmp_path)
+    backend = store.open()
+    backend.key = 1
+    backend.table("count", "value:int").put(3)
+    snapshot = store.snapshot(backend)
+    restored = store.open()
+    restored.restore([snapshot])
+    with pytest.raises(StateError, match="State 'count' is not what it was") as caught:
+        restored.table("count", "list")
+    assert "value:int" in caught.value.cause
+    assert "list" in caught.value.cause
+    restored.close()
+    backend.close()
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+@pytest.mark.parametrize("savepoint", [False, True])
+def test_a_state_that_is_not_declared_any_more_travels_on(kind: str, savepoint: bool, tmp_path: pathlib.Path) -> None:
+    store = Store(kind, tmp_path)
+    first = store.open()
+    first.key = "k"
+    first.table("old", "v").put([1, 2])
+    second = store.open()
+    second.restore([store.snapshot(first)])
+    second.table("new", "v")
+    third = store.open()
+    third.restore([store.snapshot(second, savepoint=savepoint)])
+    third.key = "k"
+    assert third.table("old", "v").get() == [1, 2]
+    for backend in (first, second, third):
+        backend.close()
+
+
+class Timers:
+    """A raw state: the numbers of each group."""
+
+    def __init__(self, numbers: dict[int, bytes] | None = None) -> None:
+        self.numbers = numbers or {}
+
+    def dump(self) -> list[tuple[int, bytes]]:
+        return list(self.numbers.items())
+
+    def load(self, parts: Any) -> None:
+        self.numbers.update(parts)
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_raw_state_moves_with_its_groups(kind: str, tmp_path: pathlib.Path) -> None:
+    store = Store(kind, tmp_path)
+    backend = store.open()
+    backend.raw("timers", Timers({group: b"%d" % group for group in range(128)}))
+    snapshot = store.snapshot(backend)
+    backend.close()
+    for subtask in range(3):
+        timers = Timers()
+        restored = store.open(subtask, 3)
+        restored.restore([snapshot])
+        restored.raw("timers", timers)
+        assert set(timers.numbers) == {group for group in range(128) if group * 3 // 128 == subtask}
+        assert all(value == b"%d" % group for group, value in timers.numbers.items())
+        restored.close()
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone", "empty"])
+def test_a_damaged_file_is_named(kind: str, damage: str, tmp_path: pathlib.Path) -> None:
+    store = Store(kind, tmp_path)
+    backend = store.open()
+    for key in range(2000):
+        backend.key = key
+        backend.table("t", "s").put("value" * 5)
+    folder, snapshot = store.snapshot(backend)
+    backend.close()
+    file = max((folder / name for name in snapshot.files), key=lambda path: path.stat().st_size)
+    content = file.read_bytes()
+    if damage == "gone":
+        file.unlink()
+    else:
+        half = len(content) // 2
+        file.unlink()
+        flipped = content[:half] + bytes([content[half] ^ 0xFF]) + content[half + 1 :]
+        file.write_bytes({"cut": content[:half], "flip": flipped, "empty": b""}[damage])
+    restored = store.open()
+    try:
+        with pytest.raises(StateError) as caught:
+            read_all(restored, folder, snapshot)
+        assert file.name in f"{caught.value.title} {caught.value.cause}"
+    finally:
+        restored.close()
+
+
+def read_all(backend: KeyedStateBackend, folder: pathlib.Path, snapshot: StateSnapshot) -> None:
+    backend.restore([(folder, snapshot)])
+    list(backend.table("t", "s").keys())
