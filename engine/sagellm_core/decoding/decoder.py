@@ -16,7 +16,7 @@ from torch import Tensor
 from sagellm_core.decoding.base import BaseDecodingStrategy, LogitBatch, Outcome, Span
 from sagellm_core.decoding.beam_search import BeamSearchStrategy
 from sagellm_core.decoding.contrastive import ContrastiveStrategy
-from sagellm_core.decoding.grammar import GrammarCompiler, GrammarState, MaskStore
+from sagellm_core.decoding.grammar import GrammarCompiler, GrammarState
 from sagellm_core.decoding.greedy import GreedyStrategy
 from sagellm_core.decoding.logprobs import prompt_logprobs
 from sagellm_core.decoding.sampling import SamplingStrategy
@@ -52,7 +52,6 @@ class StepDecoder:
         self.states: dict[str, SequenceState] = {}
         self._grammars = grammars
         self._answers = answers
-        self._masks = MaskStore()
         self._faults: dict[str, str] = {}
         self.strategies: dict[DecodingStrategy, BaseDecodingStrategy] = {
             DecodingStrategy.GREEDY: GreedyStrategy(),
@@ -126,7 +125,9 @@ class StepDecoder:
         """
         states = map(self.states.__getitem__, plan.seq_ids)
         grammars = [state.grammar if state.plain else None for state in states]
-        return self._masks.fill(grammars) if any(grammars) else None
+        if not any(grammars):
+            return None
+        return array("q", [0 if grammar is None else grammar.mask_address for grammar in grammars])
 
     def take(self, plan: SchedulerOutput, likeliest: list[int], *, masked: bool) -> StepOutput:
         """The tokens of sequences that want only the likeliest of a step, which brought one token a sequence.
@@ -141,6 +142,8 @@ class StepDecoder:
                 continue
             if token >= 0:
                 state.accept(token)
+                if state.grammar is not None and token not in state.stop_ids:
+                    state.grammar.prepare()  # now, when no other thread waits for its turn at Python
             self._put(seq_id, [SampledToken(token)], output)
         return output
 

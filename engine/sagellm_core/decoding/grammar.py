@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ctypes import addressof, c_char
 from functools import cache, lru_cache
 from pathlib import Path
 from time import thread_time
@@ -42,39 +40,49 @@ _JSON: JsonCompileOptions = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,20}"}
 
 
 class GrammarState:
-    """Where one sequence stands in its grammar."""
+    """Where one sequence stands in its grammar, over a vocabulary of `words` times 32 tokens."""
 
     def __init__(self, matcher: LLMatcher, words: int) -> None:
         self._matcher = matcher
-        self._words = words
+        self._mask = numpy.zeros((1, words), dtype=numpy.int32)
+        self._address: int = self._mask.ctypes.data
+        self._ready = False
+
+    @property
+    def mask_address(self) -> int:
+        """Where the bits of the tokens are that are allowed now, a bit a token; good until the next `accept`."""
+        self.prepare()
+        return self._address
+
+    def prepare(self) -> None:
+        """Find out what is allowed now, if it is not known yet."""
+        if not self._ready:
+            self._matcher.unsafe_compute_mask_ptr(self._address, self._mask.nbytes)
+            self._ready = True
 
     def masks(self, ahead: Sequence[int] = ()) -> NDArray[numpy.int32]:
         """Bits of the allowed tokens (1 + len(ahead), words): now, and after each token of `ahead`.
 
-        Rows after a token of `ahead` that is not allowed are empty.
+        Rows after a token of `ahead` that is not allowed are empty. Good until the next `accept`.
         """
-        masks = numpy.zeros((1 + len(ahead), self._words), dtype=numpy.int32)
+        self.prepare()
+        if not ahead:
+            return self._mask
+        masks = numpy.zeros((1 + len(ahead), self._mask.shape[1]), dtype=numpy.int32)
+        masks[0] = self._mask[0]
         matcher, taken = self._matcher, 0
-        allowed = matcher.validate_tokens(list(ahead)) if ahead else 0
-        for row in masks[: 1 + allowed]:
-            matcher.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
-            if taken == allowed or matcher.is_stopped() or not matcher.try_consume_tokens([ahead[taken]]):
+        allowed = matcher.validate_tokens(list(ahead))
+        for row, token in zip(masks[1 : 1 + allowed], ahead, strict=False):
+            if matcher.is_stopped() or not matcher.try_consume_tokens([token]):
                 break
             taken += 1
+            matcher.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
         if taken:
-            self._matcher.rollback(taken)
+            matcher.rollback(taken)
         return masks
 
-    @property
-    def mask_bytes(self) -> int:
-        """Bytes of a mask: a bit a token, in words of 32."""
-        return 4 * self._words
-
-    def mask_into(self, address: int) -> None:
-        """Write the mask of the tokens that are allowed now to memory of `mask_bytes`."""
-        self._matcher.unsafe_compute_mask_ptr(address, 4 * self._words)
-
     def accept(self, token: int) -> None:
+        self._ready = False
         self._matcher.consume_token(token)
 
     @property
@@ -83,31 +91,7 @@ class GrammarState:
         return self._matcher.get_error() if self._matcher.is_error() else ""
 
     def fork(self) -> GrammarState:
-        return GrammarState(self._matcher.deep_copy(), self._words)
-
-
-class MaskStore:
-    """Memory for the masks of a step, used again for the next."""
-
-    def __init__(self) -> None:
-        self._memory = bytearray()
-        self._address = 0
-
-    def fill(self, grammars: Sequence[GrammarState | None]) -> array[int]:
-        """For each grammar the address of a bit a token, set where it allows the token now; 0 where there is none.
-
-        Good until the next call. All grammars are over the same vocabulary.
-        """
-        size = max((grammar.mask_bytes for grammar in grammars if grammar is not None), default=0)
-        if len(self._memory) < size * len(grammars):
-            self._memory = bytearray(size * len(grammars))
-            self._address = addressof(c_char.from_buffer(self._memory))
-        addresses = array("q", bytes(8 * len(grammars)))
-        for at, grammar in enumerate(grammars):
-            if grammar is not None:
-                addresses[at] = self._address + at * size
-                grammar.mask_into(addresses[at])
-        return addresses
+        return GrammarState(self._matcher.deep_copy(), self._mask.shape[1])
 
 
 class GrammarCompiler:
