@@ -47,7 +47,16 @@ def test_every_package_lists_what_it_offers(name: str) -> None:
         _ = package.no_such_name
 
 
-@pytest.mark.parametrize("name", ["sage.core.api.datastream", "sage.core.api.units"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sage.core.api.datastream",
+        "sage.core.api.outputs",
+        "sage.core.api.partitioning",
+        "sage.core.api.transformations",
+        "sage.core.api.units",
+    ],
+)
 def test_the_examples_in_the_docstrings_run(name: str) -> None:
     failed, tried = doctest.testmod(importlib.import_module(name), raise_on_error=False)
     assert failed == 0

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sage.core.api.function import BaseFunction, FunctionContext, StopSignal
     from sage.core.api.job_handle import JobHandle
     from sage.core.api.local_environment import LocalEnvironment
+    from sage.core.api.output_tag import OutputTag
 
 __all__ = [
     "BaseFunction",
@@ -24,6 +25,7 @@ __all__ = [
     "JobHandle",
     "KeyedStream",
     "LocalEnvironment",
+    "OutputTag",
     "StopSignal",
 ]
 
@@ -32,6 +34,7 @@ _MODULES = {
     "function": ("BaseFunction", "FunctionContext", "StopSignal"),
     "job_handle": ("JobHandle",),
     "local_environment": ("LocalEnvironment",),
+    "output_tag": ("OutputTag",),
 }
 
 

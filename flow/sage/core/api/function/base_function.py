@@ -8,11 +8,35 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sage.common.errors import ServiceError
+from sage.common.errors import PipelineError, ServiceError
 from sage.core.api.function.service_calls import AsyncServiceCalls, ServiceCalls, ServiceProvider
 
+if TYPE_CHECKING:
+    from sage.core.api.state import (
+        AggregatingState,
+        AggregatingStateDescriptor,
+        ListState,
+        ListStateDescriptor,
+        MapState,
+        MapStateDescriptor,
+        ReducingState,
+        ReducingStateDescriptor,
+        ValueState,
+        ValueStateDescriptor,
+    )
+
+    from sage.core.state.base import KeyedStateBackend, OperatorStateBackend
+
 __all__ = ["BaseFunction", "FunctionContext", "StopSignal"]
+
+T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
+IN = TypeVar("IN")
+ACC = TypeVar("ACC")
+OUT = TypeVar("OUT")
 
 
 class StopSignal(Exception):  # noqa: N818 - a signal to the engine, not a failure
@@ -21,7 +45,12 @@ class StopSignal(Exception):  # noqa: N818 - a signal to the engine, not a failu
 
 @dataclass(slots=True, frozen=True)
 class FunctionContext:
-    """Where a function runs: the job, the operator, and which of its parallel subtasks this is (counted from 0)."""
+    """Where a function runs: the job, the operator, and which of its parallel subtasks this is (counted from 0).
+
+    It also gives the function its state. Keyed state (`get_state`, `get_list_state`, …) exists on keyed streams: what a
+    handle reads and writes belongs to the key of the record that is being processed. Ask for handles in `open`. State
+    of the subtask (`get_operator_list_state`, `get_union_list_state`) exists everywhere.
+    """
 
     job_id: str
     job_name: str
@@ -31,6 +60,63 @@ class FunctionContext:
     parallelism: int
     services: ServiceProvider
     stopping: threading.Event = field(default_factory=threading.Event, repr=False)
+    keyed: KeyedStateBackend | None = field(default=None, repr=False)
+    operator_state: OperatorStateBackend | None = field(default=None, repr=False)
+
+    def get_state(self, descriptor: ValueStateDescriptor[T]) -> ValueState[T]:
+        """One value for each key. Raises PipelineError on a stream without keys, as all of keyed state does."""
+        state: ValueState[T] = self._keyed_state(descriptor)
+        return state
+
+    def get_list_state(self, descriptor: ListStateDescriptor[T]) -> ListState[T]:
+        """A list for each key."""
+        state: ListState[T] = self._keyed_state(descriptor)
+        return state
+
+    def get_map_state(self, descriptor: MapStateDescriptor[K, V]) -> MapState[K, V]:
+        """A map for each key."""
+        state: MapState[K, V] = self._keyed_state(descriptor)
+        return state
+
+    def get_reducing_state(self, descriptor: ReducingStateDescriptor[T]) -> ReducingState[T]:
+        """For each key, one value into which a function folds what is added."""
+        state: ReducingState[T] = self._keyed_state(descriptor)
+        return state
+
+    def get_aggregating_state(self, descriptor: AggregatingStateDescriptor[IN, ACC, OUT]) -> AggregatingState[IN, OUT]:
+        """For each key, an accumulator into which an AggregateFunction folds what is added."""
+        state: AggregatingState[IN, OUT] = self._keyed_state(descriptor)
+        return state
+
+    def get_operator_list_state(self, descriptor: ListStateDescriptor[T]) -> ListState[T]:
+        """A list of this subtask; dealt out evenly when the job is restored with another parallelism."""
+        state: ListState[T] = self._operator_list(descriptor, "list")
+        return state
+
+    def get_union_list_state(self, descriptor: ListStateDescriptor[T]) -> ListState[T]:
+        """A list of this subtask; after a restore every subtask has the lists of all."""
+        state: ListState[T] = self._operator_list(descriptor, "union")
+        return state
+
+    def _keyed_state(self, descriptor: Any) -> Any:
+        from sage.core.state.handles import keyed_state
+
+        if self.keyed is None:
+            raise PipelineError(
+                f"{self.operator!r} has no keyed state",
+                cause=f"state {getattr(descriptor, 'name', descriptor)!r} needs a key, and this stream has none",
+                hint="call key_by(...) before the operator, or use get_operator_list_state",
+            )
+        return keyed_state(self.keyed, descriptor)
+
+    def _operator_list(self, descriptor: Any, mode: str) -> Any:
+        from sage.core.state.handles import operator_list_state
+
+        if self.operator_state is None:
+            raise PipelineError(
+                f"{self.operator!r} has no operator state here", hint="ask for it in open(context) of a running job"
+            )
+        return operator_list_state(self.operator_state, descriptor, mode)
 
     @property
     def is_stopping(self) -> bool:

@@ -6,12 +6,15 @@ added to a stream, so that a wrong class is reported at the line that uses it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
 
-from sage.core.api.function.base_function import BaseFunction, FunctionContext
+from sage.core.api.function.base_function import BaseFunction
+from sage.core.api.function.contexts import ProcessContext
 
 __all__ = [
+    "AggregateFunction",
     "BatchFunction",
     "Collector",
     "FilterFunction",
@@ -28,7 +31,34 @@ __all__ = [
 T = TypeVar("T")
 R = TypeVar("R")
 K = TypeVar("K")
+IN = TypeVar("IN")
+ACC = TypeVar("ACC")
+OUT = TypeVar("OUT")
 T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class AggregateFunction(BaseFunction, ABC, Generic[IN, ACC, OUT]):
+    """Folds records into an accumulator, from which the result is read (Flink's AggregateFunction).
+
+    The accumulator must be plain data (numbers, text, lists, dicts, tuples): it is kept in state and in checkpoints.
+    `add` and `merge` may change an accumulator in place, but must return it.
+    """
+
+    @abstractmethod
+    def create_accumulator(self) -> ACC:
+        """A fresh accumulator: of no records."""
+
+    @abstractmethod
+    def add(self, value: IN, accumulator: ACC) -> ACC:
+        """The accumulator with one record more."""
+
+    @abstractmethod
+    def get_result(self, accumulator: ACC) -> OUT:
+        """What the accumulator amounts to; must not change it."""
+
+    def merge(self, accumulator: ACC, other: ACC) -> ACC:
+        """Both in one: needed for windows that merge (sessions)."""
+        raise NotImplementedError(f"{type(self).__name__} has no merge(), which session windows need")
 
 
 class MapFunction(BaseFunction, Generic[T, R]):
@@ -80,7 +110,7 @@ class BatchFunction(SourceFunction[R]):
 
 
 class Collector(Protocol[T_contra]):
-    """Takes what a `ProcessFunction` puts out."""
+    """Takes what a function puts out: any number of records for each one that it is given."""
 
     def collect(self, value: T_contra) -> None:
         """Hand one record to the next operator."""
@@ -89,18 +119,9 @@ class Collector(Protocol[T_contra]):
         """Hand several records to the next operator."""
 
 
-class ProcessContext:
-    """What a `ProcessFunction` sees beside the record: where it runs, and the record's key on a keyed stream."""
-
-    __slots__ = ("function", "key")
-
-    def __init__(self, function: FunctionContext) -> None:
-        self.function = function
-        self.key: object = None
-
-
 class ProcessFunction(BaseFunction, Generic[T, R]):
     """`process_element(value: T, context: ProcessContext, out: Collector[R]) -> None`: the general operator.
 
-    After Flink's ProcessFunction. Records put into `out` go on when `process_element` returns.
+    After Flink's ProcessFunction. Records put into `out` go on when `process_element` returns. On a keyed stream, use a
+    KeyedProcessFunction: it has timers too.
     """
