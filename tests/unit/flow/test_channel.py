@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sage.core.api import LocalEnvironment
 from sage.core.graph import build_plan
 from sage.core.runtime.channel import InputGate
-from sage.core.runtime.events import Barrier, EndOfStream, Item, JobAborted, Watermark
+from sage.core.runtime.events import Barrier, Batch, EndOfStream, Item, JobAborted, Watermark
 from sage.core.runtime.local.wiring import JobContext, wire
 from sage.core.runtime.services import ServiceRegistry
 from sage.core.runtime.settings import RuntimeSettings
@@ -20,14 +20,19 @@ from sage.core.runtime.settings import RuntimeSettings
 END = EndOfStream()
 
 
+def of(*records: object) -> Batch:
+    return Batch(list(records))
+
+
 def gate(senders: int, capacity: int = 100) -> InputGate:
-    return InputGate(senders, capacity, threading.Event())
+    return InputGate([0] * senders, capacity, threading.Event())
 
 
 def taken(one: InputGate) -> list[Item]:
     """Everything that can be taken now."""
     items: list[Item] = []
-    while (item := one.take(0)) is not None:
+    while (got := one.take(0)) is not None:
+        item = got[1]
         items.append(item)
         if item == END:
             break
@@ -36,18 +41,18 @@ def taken(one: InputGate) -> list[Item]:
 
 def test_items_of_a_sender_keep_their_order() -> None:
     one = gate(1)
-    for item in ([1, 2], Watermark(5), [3], Barrier(1), [4], END):
+    for item in (of(1, 2), Watermark(5), of(3), Barrier(1), of(4), END):
         one.put(0, item)
-    assert taken(one) == [[1, 2], Watermark(5), [3], Barrier(1), [4], END]
+    assert taken(one) == [of(1, 2), Watermark(5), of(3), Barrier(1), of(4), END]
 
 
 def test_the_end_comes_when_all_have_ended() -> None:
     one = gate(2)
     one.put(0, END)
     assert taken(one) == []
-    one.put(1, [1])
+    one.put(1, of(1))
     one.put(1, END)
-    assert taken(one) == [[1], END]
+    assert taken(one) == [of(1), END]
 
 
 def test_a_watermark_is_the_least_of_all_senders() -> None:
@@ -66,12 +71,12 @@ def test_a_watermark_is_the_least_of_all_senders() -> None:
 def test_a_barrier_holds_back_the_senders_that_delivered_it() -> None:
     one = gate(3)
     one.put(0, Barrier(1))
-    one.put(0, ["after"])
-    one.put(1, ["before"])
+    one.put(0, of("after"))
+    one.put(1, of("before"))
     one.put(2, END)
-    assert taken(one) == [["before"]]
+    assert taken(one) == [of("before")]
     one.put(1, Barrier(1))
-    assert taken(one) == [Barrier(1), ["after"]]
+    assert taken(one) == [Barrier(1), of("after")]
 
 
 def test_a_sender_that_ends_completes_a_barrier() -> None:
@@ -90,23 +95,24 @@ def test_nothing_overtakes_a_barrier(senders: int, barriers: int, chance: random
     for _ in range(senders):
         items: list[Item] = []
         for number in range(barriers + 1):
-            items.extend([number] for _ in range(chance.randrange(3)))
+            items.extend(of(number) for _ in range(chance.randrange(3)))
             items.append(Barrier(number + 1) if number < barriers else END)
         pending.append(items)
     seen, out = 0, 0
-    wanted = sum(isinstance(item, list) for items in pending for item in items)
+    wanted = sum(isinstance(item, Batch) for items in pending for item in items)
     ended = False
     while not ended:
         ready = [index for index, items in enumerate(pending) if items]
         if ready and chance.random() < 0.7:
             sender = chance.choice(ready)
             one.put(sender, pending[sender].pop(0))
-        item = one.take(0)
+        got = one.take(0)
+        item = None if got is None else got[1]
         if isinstance(item, Barrier):
             seen += 1
             assert item.checkpoint_id == seen
-        elif isinstance(item, list):
-            assert item == [seen]
+        elif isinstance(item, Batch):
+            assert item == of(seen)
             out += 1
         ended = item == END
     assert seen == barriers
@@ -119,14 +125,14 @@ def test_a_full_channel_waits_for_room() -> None:
 
     def send() -> None:
         for number in range(5):
-            one.put(0, [number])
+            one.put(0, of(number))
         done.set()
 
     thread = threading.Thread(target=send)
     thread.start()
     assert not done.wait(0.05)
     assert one.depth == 2
-    assert [one.take(5) for _ in range(5)] == [[0], [1], [2], [3], [4]]
+    assert [one.take(5) for _ in range(5)] == [(0, of(number)) for number in range(5)]
     assert done.wait(5)
     thread.join()
 
@@ -134,15 +140,15 @@ def test_a_full_channel_waits_for_room() -> None:
 @pytest.mark.parametrize("waits", ["put", "take"])
 def test_abort_wakes_who_waits(waits: str) -> None:
     aborted = threading.Event()
-    one = InputGate(1, 1, aborted)
+    one = InputGate([0], 1, aborted)
     caught = threading.Event()
     if waits == "put":
-        one.put(0, [1])
+        one.put(0, of(1))
 
     def work() -> None:
         try:
             if waits == "put":
-                one.put(0, [2])
+                one.put(0, of(2))
             else:
                 one.take(None)
         except JobAborted:
@@ -163,13 +169,14 @@ def test_control_events_keep_their_place_in_a_task() -> None:
     roomy = RuntimeSettings(channel_capacity=100)
     context = JobContext("id", "task", roomy, ServiceRegistry(), threading.Event(), threading.Event())
     tasks, (before, after) = wire(build_plan(env._graph, range(3), 1, chaining=False), context)
-    for item in ([1, 2], Watermark(5), [3], [4], Barrier(1), [], Watermark(9), END):
+    sent: list[Item] = [of(1, 2), Watermark(5), of(3), of(4), Barrier(1), of(), Watermark(9), END]
+    for item in sent:
         before.put(0, item)
     assert tasks[1].run() is None
     seen: list[Item] = []
     for item in taken(after):
-        if isinstance(item, list) and seen and isinstance(seen[-1], list):
-            seen[-1].extend(item)
+        if isinstance(item, Batch) and seen and isinstance(seen[-1], Batch):
+            seen[-1].records.extend(item.records)
         else:
             seen.append(item)
-    assert seen == [[1, 1, 2, 2], Watermark(5), [3, 3, 4, 4], Barrier(1), Watermark(9), END]
+    assert seen == [of(1, 1, 2, 2), Watermark(5), of(3, 3, 4, 4), Barrier(1), Watermark(9), END]

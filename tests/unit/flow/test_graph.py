@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from sage.common.errors import PipelineError
 from sage.core.api import LocalEnvironment
+from sage.core.runtime.events import Batch
 from sage.core.runtime.partition import KEY_GROUPS, KeyPartitioner, key_group
 
 
@@ -167,7 +168,10 @@ class TestPartitioning:
     @given(st.lists(st.text(max_size=5) | st.integers() | st.none(), max_size=200), st.integers(1, 8))
     def test_a_key_goes_to_one_subtask_and_keeps_its_order(self, keys: list[Any], targets: int) -> None:
         records = list(enumerate(keys))
-        parts = KeyPartitioner(lambda record: record[1], targets).split(records)
+        batch = Batch(list(records), [order for order, _ in records])
+        split = KeyPartitioner(lambda record: record[1], targets).split(batch)
+        parts = [part.records for part in split]
+        assert all(part.timestamps == [order for order, _ in part.records] for part in split)
         assert len(parts) == targets
         assert sorted(record for part in parts for record in part) == sorted(records, key=lambda r: r[0]) or keys
         for part in parts:
@@ -192,5 +196,5 @@ class TestPartitioning:
     def test_many_keys_do_not_fill_memory(self) -> None:
         partitioner = KeyPartitioner(lambda x: x, 3)
         for start in range(0, 200_000, 10_000):
-            partitioner.split(list(range(start, start + 10_000)))
+            partitioner.split(Batch(list(range(start, start + 10_000))))
         assert len(partitioner._known) <= 65_536

@@ -5,75 +5,107 @@ back-pressure, which reaches the source by itself. The receiver also says how ma
 milliseconds (`preferred`); senders cut their batches to that, so that a slow receiver has few records in flight and a
 clean stop has little to drain.
 
-Control events of several senders are combined as in Flink: a watermark is the least of all, a barrier comes out when it
-has come in from all (until then, channels that delivered it wait), the end when all have ended.
+Control events of several senders are combined as in Flink: watermarks and statuses by a `WatermarkValve`, a barrier
+comes out when it has come in from all (until then, channels that delivered it wait), the end when all have ended.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
+from collections.abc import Sequence
 
-from sage.core.runtime.events import Barrier, EndOfStream, Item, JobAborted, Records, Watermark
+from sage.core.runtime.events import (
+    Barrier,
+    Batch,
+    ControlEvent,
+    EndOfStream,
+    Item,
+    JobAborted,
+    LatencyMarker,
+    StreamStatus,
+    Watermark,
+)
+from sage.core.runtime.valve import WatermarkValve
 
 __all__ = ["InputGate"]
 
-NO_WATERMARK = -(2**63)
-FINAL_WATERMARK = 2**63 - 1
-
 
 class InputGate:
-    """The receiving end of `senders` channels, each holding at most `capacity` items."""
+    """The receiving end of one channel for each of `ports`, each holding at most `capacity` items.
 
-    def __init__(self, senders: int, capacity: int, aborted: threading.Event) -> None:
+    `ports[sender]` is the logical input (of a two-input operator) that the sender's records belong to.
+    """
+
+    def __init__(self, ports: Sequence[int], capacity: int, aborted: threading.Event) -> None:
+        senders = len(ports)
         self.preferred = 1
+        self._ports = tuple(ports)
         self._queues: list[deque[Item]] = [deque() for _ in range(senders)]
         self._capacity = capacity
         self._aborted = aborted
         lock = threading.Lock()
         self._arrived = threading.Condition(lock)
         self._room = threading.Condition(lock)
+        self._woken = False
         self._next = 0
         self._ended: set[int] = set()
+        self._drained = True
         self._blocked: set[int] = set()
         self._barrier: Barrier | None = None
-        self._watermarks = [NO_WATERMARK] * senders
-        self._watermark = NO_WATERMARK
+        self._valve = WatermarkValve(senders)
+        self._combined: deque[ControlEvent] = deque()
 
     @property
     def depth(self) -> int:
         """Records that wait here."""
-        return sum(len(item) for queue in list(self._queues) for item in list(queue) if isinstance(item, list))
+        return sum(len(item) for queue in list(self._queues) for item in list(queue) if isinstance(item, Batch))
 
-    def put(self, sender: int, item: Item) -> None:
-        """Add an item at the end of a channel; waits for room. Raises JobAborted."""
+    def put(self, sender: int, item: Item) -> float:
+        """Add an item at the end of a channel; waits for room. Returns the seconds waited. Raises JobAborted."""
         queue = self._queues[sender]
+        waited = 0.0
         with self._room:
-            while len(queue) >= self._capacity and not self._aborted.is_set():
-                self._room.wait()
+            if len(queue) >= self._capacity and not self._aborted.is_set():
+                started = time.monotonic()
+                while len(queue) >= self._capacity and not self._aborted.is_set():
+                    self._room.wait()
+                waited = time.monotonic() - started
             if self._aborted.is_set():
                 raise JobAborted
             queue.append(item)
             self._arrived.notify()
+        return waited
 
-    def take(self, timeout: float | None) -> Item | None:
-        """The next batch or combined control event; None after `timeout` seconds without one. Raises JobAborted."""
+    def take(self, timeout: float | None) -> tuple[int, Item] | None:
+        """The next batch with its port, or a combined control event (port 0).
+
+        None after `timeout` seconds without one, or when woken. Raises JobAborted.
+        """
         with self._arrived:
             while True:
                 if self._aborted.is_set():
                     raise JobAborted
+                if self._combined:
+                    return 0, self._combined.popleft()
                 sender = self._ready()
                 if sender is None:
-                    if not self._arrived.wait(timeout):
+                    if self._woken or not self._arrived.wait(timeout) or self._woken:
+                        self._woken = False
                         return None
                     continue
                 item = self._queues[sender].popleft()
                 self._room.notify_all()
-                if isinstance(item, list):
-                    return item
-                combined = self._control(sender, item)
-                if combined is not None:
-                    return combined
+                if isinstance(item, Batch):
+                    return self._ports[sender], item
+                self._combined.extend(self._control(sender, item))
+
+    def wake(self) -> None:
+        """Make `take` return soon; from any thread."""
+        with self._arrived:
+            self._woken = True
+            self._arrived.notify()
 
     def abort(self) -> None:
         """Wake everyone who waits here; the shared `aborted` event must be set before."""
@@ -91,39 +123,30 @@ class InputGate:
                 return sender
         return None
 
-    def _control(self, sender: int, event: Item) -> Item | None:
-        if isinstance(event, EndOfStream):
-            self._ended.add(sender)
-            self._watermarks[sender] = FINAL_WATERMARK
-            if len(self._ended) == len(self._queues):
-                return event
-            return self._aligned() or self._advanced()
+    def _control(self, sender: int, event: ControlEvent) -> list[ControlEvent]:
         if isinstance(event, Watermark):
-            self._watermarks[sender] = max(self._watermarks[sender], event.timestamp)
-            return self._advanced()
+            return self._valve.advanced(sender, event.timestamp)
+        if isinstance(event, StreamStatus):
+            return self._valve.changed(sender, event.idle)
+        if isinstance(event, LatencyMarker):
+            return [event]
         if isinstance(event, Barrier):
             self._barrier = event
             self._blocked.add(sender)
             return self._aligned()
-        return None
+        return self._end(sender, event)
 
-    def _advanced(self) -> Watermark | None:
-        least = min(self._watermarks)
-        if least <= self._watermark or least == FINAL_WATERMARK:
-            return None
-        self._watermark = least
-        return Watermark(least)
+    def _end(self, sender: int, event: EndOfStream) -> list[ControlEvent]:
+        self._ended.add(sender)
+        self._drained = self._drained and event.drained
+        aligned = self._aligned()
+        if len(self._ended) == len(self._queues):
+            return [*aligned, EndOfStream(self._drained)]
+        return [*aligned, *self._valve.ended(sender)]
 
-    def _aligned(self) -> Barrier | None:
+    def _aligned(self) -> list[ControlEvent]:
         if self._barrier is None or len(self._blocked | self._ended) < len(self._queues):
-            return None
+            return []
         barrier, self._barrier = self._barrier, None
         self._blocked.clear()
-        return barrier
-
-
-def batches(records: Records, size: int) -> list[Records]:
-    """Records cut into batches of at most `size`."""
-    if len(records) <= size:
-        return [records]
-    return [records[start : start + size] for start in range(0, len(records), size)]
+        return [barrier]

@@ -22,7 +22,6 @@ __all__ = [
     "Item",
     "JobAborted",
     "LatencyMarker",
-    "Records",
     "StreamStatus",
     "Watermark",
 ]
@@ -41,10 +40,16 @@ class Batch:
     def __len__(self) -> int:
         return len(self.records)
 
-    def cut(self, start: int, stop: int) -> Batch:
-        """The records `start` to `stop` as a batch of their own."""
+    def cut(self, start: int, stop: int | None = None) -> Batch:
+        """The records from `start` to before `stop` (the end) as a batch of their own."""
         times = self.timestamps
         return Batch(self.records[start:stop], None if times is None else times[start:stop])
+
+    def split(self, size: int) -> list[Batch]:
+        """In batches of at most `size`; itself when it is no longer."""
+        if len(self.records) <= size:
+            return [self]
+        return [self.cut(start, start + size) for start in range(0, len(self.records), size)]
 
 
 @dataclass(slots=True, frozen=True)
@@ -79,11 +84,13 @@ class LatencyMarker:
 
 
 class CheckpointKind(enum.StrEnum):
-    """What a barrier asks for. A savepoint is complete in itself and is never removed by the engine."""
+    """What a barrier asks for. A savepoint is complete in itself and is never removed by the engine. Those that stop:
+    sources give no more records after the barrier, and the job ends when it is complete."""
 
     CHECKPOINT = "checkpoint"
     SAVEPOINT = "savepoint"
     STOP_WITH_SAVEPOINT = "stop-with-savepoint"
+    STOP_WITH_CHECKPOINT = "stop-with-checkpoint"
 
 
 @dataclass(slots=True, frozen=True)
@@ -100,8 +107,7 @@ class Barrier:
 
 
 ControlEvent: TypeAlias = EndOfStream | Watermark | StreamStatus | LatencyMarker | Barrier
-Records: TypeAlias = list[Any]
-Item: TypeAlias = Records | Batch | ControlEvent
+Item: TypeAlias = Batch | ControlEvent
 
 
 class JobAborted(Exception):  # noqa: N818 - stops a task's thread, is no failure of its own

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from sage.core.api.function.base_function import StopSignal
-from sage.core.runtime.events import EndOfStream, Item, JobAborted
+from sage.core.runtime.events import Batch, EndOfStream, Item, JobAborted
 
 __all__ = ["CollectionInput", "ReaderInput", "TaskInput", "calls"]
 
@@ -28,8 +28,11 @@ class TaskInput(Protocol):
     def depth(self) -> int:
         """Records that wait here."""
 
-    def take(self, limit: int, timeout: float | None) -> Item | None:
-        """At most `limit` records, or a control event; None when nothing came within `timeout` seconds."""
+    def take(self, limit: int, timeout: float | None) -> tuple[int, Item] | None:
+        """At most `limit` records with their port, or a control event; None after `timeout` seconds, or when woken."""
+
+    def wake(self) -> None:
+        """Make a `take` that waits return soon; from any thread."""
 
     def close(self) -> None:
         """No more will be taken."""
@@ -47,12 +50,15 @@ class CollectionInput:
     def depth(self) -> int:
         return 0
 
-    def take(self, limit: int, timeout: float | None) -> Item | None:
+    def take(self, limit: int, timeout: float | None) -> tuple[int, Item] | None:
         start = self._position
         if start >= len(self._data) or self._stopping.is_set():
-            return EndOfStream()
+            return 0, EndOfStream()
         self._position = start + limit
-        return list(self._data[start : start + limit])
+        return 0, Batch(list(self._data[start : start + limit]))
+
+    def wake(self) -> None:
+        """Never waits."""
 
     def close(self) -> None:
         self._position = len(self._data)
@@ -84,6 +90,7 @@ class ReaderInput:
         self._room = threading.Condition(lock)
         self._chunk = 1
         self._done = False
+        self._woken = False
         self._over = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._read, name=f"{name}-reader", daemon=True)
@@ -93,7 +100,7 @@ class ReaderInput:
     def depth(self) -> int:
         return len(self._records)
 
-    def take(self, limit: int, timeout: float | None) -> Item | None:
+    def take(self, limit: int, timeout: float | None) -> tuple[int, Item] | None:
         """As TaskInput. Once the job is stopping, what was read is still given, then the end.
 
         A reader that is waiting for its source then gets a moment (_JOIN) to hand over a record that it just read.
@@ -112,15 +119,16 @@ class ReaderInput:
                 if self._error is not None:
                     raise self._error
                 if self._done:
-                    return EndOfStream()
+                    return 0, EndOfStream()
                 if self._stopping.is_set():
                     self._over = True
                     if stop_by is None:
                         stop_by = time.monotonic() + _JOIN
                     if time.monotonic() >= stop_by:
-                        return EndOfStream()
+                        return 0, EndOfStream()
                 remaining = None if deadline is None else deadline - time.monotonic()
-                if remaining is not None and remaining <= 0:
+                if self._woken or (remaining is not None and remaining <= 0):
+                    self._woken = False
                     return None
                 # Inside a chunk the reader does not notify; look again by ourselves.
                 poll = _POLL if self._chunk > 1 else 5 * _POLL
@@ -129,7 +137,12 @@ class ReaderInput:
         batch = [popleft() for _ in range(min(limit, len(records)))]
         with self._room:
             self._room.notify()
-        return batch
+        return 0, Batch(batch)
+
+    def wake(self) -> None:
+        with self._arrived:
+            self._woken = True
+            self._arrived.notify()
 
     def close(self) -> None:
         """Tell the reader to stop; one that is blocked in the user's code is left behind (a daemon thread)."""

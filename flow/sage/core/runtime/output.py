@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from sage.core.graph.spec import FunctionSpec, Partitioning
-from sage.core.runtime.channel import batches
-from sage.core.runtime.events import ControlEvent, Item, Records
+from sage.core.runtime.events import FINAL_WATERMARK, Batch, ControlEvent, Item, LatencyMarker, Watermark
+from sage.core.runtime.meter import Meter
 from sage.core.runtime.partition import KeyPartitioner
 
-__all__ = ["KeySelectionFailed", "Output", "Receiver"]
+__all__ = ["KeySelectionFailed", "Output", "Receiver", "Target"]
 
 
 class KeySelectionFailed(Exception):  # noqa: N818 - carries the user's exception as its cause
@@ -28,14 +28,55 @@ class Receiver(Protocol):
 
     preferred: int
 
-    def put(self, sender: int, item: Item) -> None:
-        """Add an item at the end of the sender's channel; waits for room."""
+    def put(self, sender: int, item: Item) -> float:
+        """Add an item at the end of the sender's channel; waits for room. Returns the seconds waited."""
 
 
-class Output:
+class Target:
+    """Where the records of an operator go: `buffer`, and `timestamps` beside it while `timed`.
+
+    Generated code appends to both lists itself after `begin`; everyone else uses `send`.
+    """
+
+    def __init__(self) -> None:
+        self.buffer: list[Any] = []
+        self.timestamps: list[int] = []
+        self.timed = False
+
+    def begin(self, timed: bool) -> None:
+        """The records that follow have timestamps, or none."""
+        if timed is not self.timed:
+            self.flush()
+            self.timed = timed
+
+    def send(self, batch: Batch) -> None:
+        """Records after those in the buffer."""
+        self.begin(batch.timestamps is not None)
+        self.buffer.extend(batch.records)
+        if batch.timestamps is not None:
+            self.timestamps.extend(batch.timestamps)
+
+    def flush(self) -> None:
+        """Hand on everything that is buffered."""
+        raise NotImplementedError
+
+    def event(self, event: ControlEvent) -> None:
+        """A control event, after everything that is buffered."""
+        raise NotImplementedError
+
+    def drained(self) -> Batch:
+        """What is buffered; the buffer is empty afterwards."""
+        batch = Batch(self.buffer[:], self.timestamps[:] if self.timed else None)
+        self.buffer.clear()
+        self.timestamps.clear()
+        return batch
+
+
+class Output(Target):
     """One subtask's side of one edge. Used by that subtask's thread only.
 
-    `receivers` are pairs of a gate and the number of this sender's channel there. With `forward` there is one.
+    `receivers` are pairs of a gate and the number of this sender's channel there. With `forward` there is one. `tag`:
+    the side output that feeds it.
     """
 
     def __init__(
@@ -46,17 +87,26 @@ class Output:
         *,
         size: int,
         timeout: float,
+        subtask: int = 0,
+        senders: int = 1,
+        meter: Meter | None = None,
+        tag: str | None = None,
     ) -> None:
-        self.buffer: Records = []
+        super().__init__()
+        self.tag = tag
         self.sent = 0
         self._receivers = receivers
-        self._split: Callable[[Records], list[Records]] = self._whole
+        self._split: Callable[[Batch], list[Batch]] = _whole
         if partitioning is Partitioning.HASH and key is not None:
             self._split = self._by_key(key[0], KeyPartitioner(key[1], len(receivers)))
+        elif partitioning is Partitioning.BROADCAST:
+            self._split = self._everywhere
         elif len(receivers) > 1:
             self._split = self._deal
+        self._first, self._share = _share(partitioning, subtask, senders, len(receivers))
         self._size = size
         self._timeout = timeout
+        self._meter = meter or Meter()
         self._turn = 0
         self._flushed_at = time.monotonic()
 
@@ -65,13 +115,12 @@ class Output:
         self._flushed_at = time.monotonic()
         if not self.buffer:
             return
-        records = self.buffer[:]
-        self.buffer.clear()
-        for (gate, sender), part in zip(self._receivers, self._split(records), strict=True):
-            if part:
-                for batch in batches(part, max(1, min(self._size, gate.preferred))):
-                    gate.put(sender, batch)
-        self.sent += len(records)
+        batch = self.drained()
+        for (gate, sender), part in zip(self._receivers, self._split(batch), strict=True):
+            if part.records:
+                for piece in part.split(max(1, min(self._size, gate.preferred))):
+                    self._put(gate, sender, piece)
+        self.sent += len(batch.records)
 
     def flush_if_due(self) -> None:
         """Send when the buffer is full for these receivers, or older than `buffer.timeout`."""
@@ -81,29 +130,62 @@ class Output:
         if len(self.buffer) >= wanted or time.monotonic() - self._flushed_at >= self._timeout:
             self.flush()
 
-    def broadcast(self, event: ControlEvent) -> None:
-        """Send a control event to every receiver, after everything that is buffered."""
+    def send(self, batch: Batch) -> None:
+        super().send(batch)
+        if len(self.buffer) >= self._size:
+            self.flush()
+
+    def event(self, event: ControlEvent) -> None:
+        """Send it to every receiver, a latency marker to one.
+
+        The last watermark is not sent: EndOfStream says it, behind what operators emit when they finish.
+        """
         self.flush()
+        if isinstance(event, Watermark) and event.timestamp == FINAL_WATERMARK:
+            return
+        if isinstance(event, LatencyMarker):
+            self._put(*self._receivers[self._turn % len(self._receivers)], event)
+            return
         for gate, sender in self._receivers:
-            gate.put(sender, event)
+            self._put(gate, sender, event)
 
-    def _whole(self, records: Records) -> list[Records]:
-        return [records]
+    def _put(self, gate: Receiver, sender: int, item: Item) -> None:
+        waited = gate.put(sender, item)
+        if waited:
+            self._meter.waited(waited)
 
-    def _by_key(self, key: FunctionSpec, partitioner: KeyPartitioner) -> Callable[[Records], list[Records]]:
-        def split(records: Records) -> list[Records]:
+    def _by_key(self, key: FunctionSpec, partitioner: KeyPartitioner) -> Callable[[Batch], list[Batch]]:
+        def split(batch: Batch) -> list[Batch]:
             try:
-                return partitioner.split(records)
+                return partitioner.split(batch)
             except BaseException as error:
                 raise KeySelectionFailed(key, partitioner.failed_at) from error
 
         return split
 
-    def _deal(self, records: Records) -> list[Records]:
-        """Round robin by record, going on where the last batch ended."""
-        count = len(self._receivers)
-        parts: list[Records] = [[] for _ in range(count)]
-        for offset in range(min(count, len(records))):
-            parts[(self._turn + offset) % count] = records[offset::count]
-        self._turn = (self._turn + len(records)) % count
+    def _everywhere(self, batch: Batch) -> list[Batch]:
+        return [batch] * len(self._receivers)
+
+    def _deal(self, batch: Batch) -> list[Batch]:
+        """Round robin by record over this sender's share of the receivers, going on where the last batch ended."""
+        count, times = self._share, batch.timestamps
+        parts = [Batch([], None)] * len(self._receivers)
+        for offset in range(min(count, len(batch.records))):
+            stamps = None if times is None else times[offset::count]
+            parts[self._first + (self._turn + offset) % count] = Batch(batch.records[offset::count], stamps)
+        self._turn = (self._turn + len(batch.records)) % count
         return parts
+
+
+def _share(partitioning: Partitioning, subtask: int, senders: int, receivers: int) -> tuple[int, int]:
+    """The first receiver that gets records, and how many in a row do."""
+    if partitioning is Partitioning.GLOBAL:
+        return 0, 1
+    if partitioning is Partitioning.RESCALE:
+        first = subtask * receivers // senders
+        return first, max(1, (subtask + 1) * receivers // senders - first)
+    return 0, receivers
+
+
+def _whole(batch: Batch) -> list[Batch]:
+    return [batch]

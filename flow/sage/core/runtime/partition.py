@@ -18,6 +18,7 @@ from pathlib import PurePath
 from typing import Any
 
 from sage.common.errors import PipelineError
+from sage.core.runtime.events import Batch
 
 __all__ = ["KEY_GROUPS", "KeyPartitioner", "key_group", "stable_bytes"]
 
@@ -82,22 +83,30 @@ class KeyPartitioner:
         self._known: dict[Any, int] = {}
         self.failed_at: Any = None  # the record whose key could not be had
 
-    def split(self, records: list[Any]) -> list[list[Any]]:
-        """One list for each target; records of a target stay in order."""
+    def split(self, batch: Batch) -> list[Batch]:
+        """One batch for each target; records of a target stay in order."""
         parts: list[list[Any]] = [[] for _ in range(self._targets)]
         key, known = self._key, self._known
+        chosen: list[int] | None = None if batch.timestamps is None else []
         record = None
         try:
-            for record in records:
+            for record in batch.records:
                 value = key(record)
                 target = known.get(value)
                 if target is None:
                     target = self._learn(value)
                 parts[target].append(record)
+                if chosen is not None:
+                    chosen.append(target)
         except BaseException:
             self.failed_at = record
             raise
-        return parts
+        if chosen is None or batch.timestamps is None:
+            return [Batch(part) for part in parts]
+        times: list[list[int]] = [[] for _ in parts]
+        for target, timestamp in zip(chosen, batch.timestamps, strict=True):
+            times[target].append(timestamp)
+        return [Batch(part, stamps) for part, stamps in zip(parts, times, strict=True)]
 
     def _learn(self, value: Any) -> int:
         if len(self._known) >= _CACHED_KEYS:

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from sage.common.errors import PipelineError
 from sage.core.api.function.base_function import BaseFunction, FunctionContext
 from sage.core.api.function.functions import SinkFunction
-from sage.core.graph.plan import TaskPlan
+from sage.core.graph.plan import PhysicalOperator, TaskPlan
 from sage.core.runtime.chain import Chain
-from sage.core.runtime.events import Batch, ControlEvent, EndOfStream, Item, JobAborted, Records
+from sage.core.runtime.clock import Clock, SystemClock
+from sage.core.runtime.events import Barrier, Batch, ControlEvent, EndOfStream, Item, JobAborted, LatencyMarker
 from sage.core.runtime.failure import operator_failed
 from sage.core.runtime.inputs import TaskInput
+from sage.core.runtime.mailbox import Mailbox
 from sage.core.runtime.output import KeySelectionFailed, Output
+from sage.core.runtime.stages import OperatorStage
 
 __all__ = ["OpenFunction", "Task"]
 
@@ -57,11 +62,20 @@ class Task:
         timeout: float,
         aborted: threading.Event,
         preferring: Callable[[int], None],
+        mailbox: Mailbox,
+        clock: Clock | None = None,
     ) -> None:
         self.plan = plan
         self.subtask = subtask
         self.chain = chain
         self.input = source
+        self.mailbox = mailbox
+        mailbox.wake = source.wake
+        mailbox.before_wait = self._flush_due
+        self.meter = chain.meter
+        self.latencies: deque[float] = deque(maxlen=1024)  # seconds, of the last markers that ended here
+        self.on_barrier: Callable[[Barrier], None] | None = None
+        self._clock = clock or SystemClock()
         self._outputs = outputs
         self._functions = functions
         self._sinks = [_Sink(f.instance, f) for f in functions if isinstance(f.instance, SinkFunction)]
@@ -71,8 +85,23 @@ class Task:
         self._aborted = aborted
         self._preferring = preferring
         self._opened: list[OpenFunction] = []
+        self._opened_stages: list[OperatorStage] = []
         self._flushed_at = time.monotonic()
         self._unflushed = False
+
+    def trigger(self, barrier: Barrier) -> None:
+        """Begin a checkpoint here, at a source; from any thread."""
+        self.mailbox.post(lambda: self._control(barrier))
+
+    def notify_complete(self, checkpoint_id: int) -> None:
+        """A checkpoint is complete everywhere; from any thread."""
+        for stage in self.chain.operator_stages:
+            self.mailbox.post(partial(stage.call, partial(stage.operator.notify_complete, checkpoint_id)))
+
+    def notify_aborted(self, checkpoint_id: int) -> None:
+        """A checkpoint will not be completed; from any thread."""
+        for stage in self.chain.operator_stages:
+            self.mailbox.post(partial(stage.call, partial(stage.operator.notify_aborted, checkpoint_id)))
 
     def run(self) -> PipelineError | None:
         """Work until the input ends. Returns the error that ended it early; None also when the job was aborted."""
@@ -98,22 +127,53 @@ class Task:
             except BaseException as error:
                 raise self._in_phase(function, error, "open") from error
 
+        for stage in reversed(self.chain.operator_stages):  # those below first: an operator may emit when it opens
+            self._opened_stages.append(stage)
+            try:
+                stage.operator.open(stage.context)
+                stage.drain()
+            except BaseException as error:
+                raise _in_phase(stage.operators[0].plan, error, "open") from error
+
     def _work(self) -> None:
         while True:
-            waiting = self._timeout if self._has_unsent() else None
-            item = self._take(waiting)
-            if item is None:
+            self._run_calls()
+            taken = self._take(self._patience())
+            if taken is None:
                 self._flush()
-            elif isinstance(item, list):
-                self._process(item)
-            elif isinstance(item, Batch):
-                self._process(item.records)
+                continue
+            port, item = taken
+            if isinstance(item, Batch):
+                self._process(item, port)
             else:
                 self._control(item)
                 if isinstance(item, EndOfStream):
                     return
 
-    def _take(self, timeout: float | None) -> Item | None:
+    def _run_calls(self) -> None:
+        """What other threads posted, and processing timers that are due."""
+        ran = self.mailbox.run()
+        due = self.chain.next_due
+        if due is not None and due <= (now := self._clock.now_ms()):
+            self.chain.fire_due(now)
+            ran = True
+        if ran:
+            self._flush_due()
+
+    def _flush_due(self) -> None:
+        for output in self._outputs:
+            output.flush_if_due()
+
+    def _patience(self) -> float | None:
+        """How long to wait for input: until something buffered must be sent or a timer is due; None: for ever."""
+        due = self.chain.next_due
+        until_timer = None if due is None else max(0.0, (due - self._clock.now_ms()) / 1000)
+        if not self._has_unsent():
+            return until_timer
+        return self._timeout if until_timer is None else min(self._timeout, until_timer)
+
+    def _take(self, timeout: float | None) -> tuple[int, Item] | None:
+        started = time.perf_counter()
         try:
             return self.input.take(self._slice, timeout)
         except JobAborted:
@@ -122,24 +182,25 @@ class Task:
             node = self.plan.head.node
             self.chain.operators[0].errors += 1
             raise operator_failed(node.name, error, node.origin, phase="the source") from error
+        finally:
+            self.meter.idle_s += time.perf_counter() - started
 
-    def _process(self, batch: Records) -> None:
-        position = 0
-        while position < len(batch):
+    def _process(self, batch: Batch, port: int) -> None:
+        position, count = 0, len(batch.records)
+        while position < count:
             if self._aborted.is_set():
                 raise JobAborted
-            whole = position == 0 and len(batch) <= self._slice
-            part = batch if whole else batch[position : position + self._slice]
+            whole = position == 0 and count <= self._slice
+            part = batch if whole else batch.cut(position, position + self._slice)
             started = time.monotonic()
-            self.chain.run(part)
-            for output in self._outputs:
-                output.flush_if_due()
+            self.chain.run(part, port)
+            self._flush_due()
             ended = time.monotonic()
             self._unflushed = bool(self._sinks)
             if self._unflushed and ended - self._flushed_at >= self._timeout:
                 self._flush()
-            self._adapt(len(part), ended - started)
-            position += len(part)
+            self._adapt(len(part.records), ended - started)
+            position += len(part.records)
 
     def _adapt(self, size: int, seconds: float) -> None:
         """Slices that take between QUICK_S and SLOW_S; time spent waiting for receivers counts."""
@@ -150,9 +211,27 @@ class Task:
         self._preferring(self._slice)
 
     def _control(self, event: ControlEvent) -> None:
+        if isinstance(event, Barrier):
+            self._barrier(event)
+        elif isinstance(event, EndOfStream):
+            self.chain.end(event.drained)
+            self._flush()
+            for output in self._outputs:
+                output.event(event)
+        else:
+            if isinstance(event, LatencyMarker) and not self._outputs:
+                self.latencies.append(time.time() - event.created)
+            self.chain.event(event)
+            self._flush()
+
+    def _barrier(self, barrier: Barrier) -> None:
+        """The barrier goes on before the snapshot is made, so that those behind begin with theirs."""
+        self.chain.prepare_snapshot(barrier.checkpoint_id)
         for output in self._outputs:
-            output.broadcast(event)
+            output.event(barrier)
         self._flush()
+        if self.on_barrier is not None:
+            self.on_barrier(barrier)
 
     def _has_unsent(self) -> bool:
         return self._unflushed or any(output.buffer for output in self._outputs)
@@ -175,13 +254,16 @@ class Task:
                 function.instance.close()
             except BaseException as error:
                 failed = failed or self._in_phase(function, error, "close")
+        for stage in self._opened_stages:
+            try:
+                stage.operator.close()
+            except BaseException as error:
+                failed = failed or _in_phase(stage.operators[0].plan, error, "close")
         return failed
 
     def _in_phase(self, function: OpenFunction, error: BaseException, phase: str) -> PipelineError:
         operator = next(o for o in self.plan.head.walk() if o.node.name == function.context.operator)
-        failed = operator_failed(operator.node.name, error, operator.node.origin, phase=f"{phase}()")
-        failed.__cause__ = error
-        return failed
+        return _in_phase(operator, error, phase)
 
     def _explained(self, error: BaseException) -> PipelineError:
         """The error with the operator's name and the user's line."""
@@ -196,9 +278,18 @@ class Task:
         node, key = failure.operator.plan.node, failure.operator.plan.key
         by_key = failure.in_key and key is not None
         origin = key.origin if by_key and key is not None else node.origin
-        explained = operator_failed("key_by" if by_key else node.name, error, origin, record=failure.record)
+        phase = "" if failure.at_record else "the operator"
+        explained = operator_failed(
+            "key_by" if by_key else node.name, error, origin, record=failure.record, phase=phase
+        )
         explained.__cause__ = error
         return explained
+
+
+def _in_phase(operator: PhysicalOperator, error: BaseException, phase: str) -> PipelineError:
+    failed = operator_failed(operator.node.name, error, operator.node.origin, phase=f"{phase}()")
+    failed.__cause__ = error
+    return failed
 
 
 def _unexplained(name: str, error: BaseException) -> PipelineError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,10 +16,20 @@ from sage.core.graph.source import SourceKind, SourceSpec
 from sage.core.graph.spec import BoundFunction, FunctionSpec, OperatorKind, Partitioning
 from sage.core.runtime.chain import Chain, ChainOperator
 from sage.core.runtime.channel import InputGate
+from sage.core.runtime.clock import Clock, SystemClock
+from sage.core.runtime.events import Item
 from sage.core.runtime.inputs import CollectionInput, ReaderInput, TaskInput, calls
+from sage.core.runtime.mailbox import Mailbox
+from sage.core.runtime.meter import Meter
+from sage.core.runtime.operators.base import Emitter, OperatorContext
 from sage.core.runtime.output import Output
 from sage.core.runtime.settings import RuntimeSettings
 from sage.core.runtime.task import OpenFunction, Task
+from sage.core.runtime.timers import TimerCallback, TimerService
+from sage.core.state.base import KeyedStateBackend, OperatorStateBackend
+from sage.core.state.groups import group_range
+from sage.core.state.memory import MemoryKeyedState
+from sage.core.state.operator_state import OperatorState
 
 __all__ = ["JobContext", "wire"]
 
@@ -34,6 +44,7 @@ class JobContext:
     services: ServiceProvider
     stopping: threading.Event
     aborted: threading.Event
+    clock: Clock = field(default_factory=SystemClock)
     owner: object = None  # kept alive, and with it the services, while the job runs
 
 
@@ -51,9 +62,9 @@ def _gates(plan: PhysicalPlan, job: JobContext) -> dict[tuple[int, int], InputGa
     for task in plan.tasks:
         incoming = [edge for edge in plan.edges if edge.target == task.index]
         if incoming:
-            senders = sum(_senders(plan, edge) for edge in incoming)
+            ports = [edge.port for edge in incoming for _ in range(_senders(plan, edge))]
             for number in range(task.parallelism):
-                gates[task.index, number] = InputGate(senders, job.settings.channel_capacity, job.aborted)
+                gates[task.index, number] = InputGate(ports, job.settings.channel_capacity, job.aborted)
     return gates
 
 
@@ -65,6 +76,14 @@ def _senders(plan: PhysicalPlan, edge: PhysicalEdge) -> int:
 def _first_channel(plan: PhysicalPlan, edge: PhysicalEdge) -> int:
     """The number of the edge's first channel at its receivers."""
     return sum(_senders(plan, e) for e in plan.edges if e.target == edge.target and e.index < edge.index)
+
+
+@dataclass(slots=True, frozen=True)
+class OperatorStates:
+    """The stores of one operator in one subtask; `keyed` is None where there are no keys."""
+
+    keyed: KeyedStateBackend | None
+    operator: OperatorStateBackend
 
 
 class _Subtask:
@@ -80,24 +99,27 @@ class _Subtask:
         self._job = job
         self._functions: list[OpenFunction] = []
         self._edges: dict[int, Output] = {}
+        self._meter = Meter()
+        self._mailbox = Mailbox(job.aborted)
 
     def build(self) -> Task:
         settings = self._job.settings
         source = self._input()
-        operators: list[ChainOperator] = []
-        self._operator(self._task.head, operators)
+        head = self._operator(self._task.head)
         gate = self._gates.get((self._task.index, self._number))
         return Task(
             self._task,
             self._number,
             source=source,
-            chain=Chain(operators, self._edges, settings.buffer_size),
+            chain=Chain(head, self._edges, settings.buffer_size, self._meter, self._mailbox),
             outputs=list(self._edges.values()),
             functions=self._functions,
             slice_limit=settings.buffer_size,
             timeout=settings.buffer_timeout,
             aborted=self._job.aborted,
             preferring=partial(setattr, gate, "preferred") if gate is not None else _nobody,
+            mailbox=self._mailbox,
+            clock=self._job.clock,
         )
 
     def _input(self) -> TaskInput:
@@ -124,19 +146,44 @@ class _Subtask:
         records = partial(calls, bound.call) if source.kind is SourceKind.FUNCTION else lambda: iter(bound.call())
         if bound.instance is None:
             return records
-        return partial(_framed, bound.instance, self._context(self._task.head), records)
+        return partial(_framed, bound.instance, self._context(self._task.head, None), records)
 
-    def _operator(self, plan: PhysicalOperator, into: list[ChainOperator]) -> ChainOperator:
-        function = plan.node.function
-        call = self._bound(plan, function).call if function is not None else _nobody
-        key = self._bound(plan, plan.key).call if plan.key is not None else None
-        context = ProcessContext(self._context(plan)) if plan.node.kind is OperatorKind.PROCESS else None
-        operator = ChainOperator(plan, call, key, context)
-        into.append(operator)
+    def _operator(self, plan: PhysicalOperator) -> ChainOperator:
+        state = self._state(plan)
+        operator = ChainOperator(plan, keyed=state.keyed, operator_state=state.operator)
+        if plan.node.factory is not None:
+            operator.operator = plan.node.factory()
+            operator.operator_context = self._operator_context(plan, state)
+        else:
+            function = plan.node.function
+            bound = self._bound(plan, function, state) if function is not None else BoundFunction(_nobody, None)
+            operator.call, operator.stateful = bound.call, bound.instance is not None
+            operator.key = self._bound(plan, plan.key, state).call if plan.key is not None else None
+            if plan.node.kind is OperatorKind.PROCESS:
+                operator.context = ProcessContext(self._context(plan, state))
         for number in plan.outputs:
             self._edges[number] = self._output(plan, self._plan.edges[number])
-        operator.children.extend(self._operator(child, into) for child in plan.children)
+        operator.children.extend(self._operator(child) for child in plan.children)
         return operator
+
+    def _state(self, plan: PhysicalOperator) -> OperatorStates:
+        groups = group_range(self._number, self._task.parallelism)
+        keyed = MemoryKeyedState(*groups) if plan.is_keyed or plan.node.kind is OperatorKind.REDUCE else None
+        return OperatorStates(keyed, OperatorState())
+
+    def _operator_context(self, plan: PhysicalOperator, state: OperatorStates) -> OperatorContext:
+        return OperatorContext(
+            function=self._context(plan, state),
+            out=Emitter(),
+            clock=self._job.clock,
+            timers=_NoTimers(),
+            mailbox=_nobody,  # these two are the stage's
+            wait=_nobody,
+            operator_state=state.operator,
+            keyed=state.keyed,
+            key_selectors=tuple(self._bound(plan, key, state).call if key is not None else None for key in plan.keys),
+            side_outputs=frozenset(plan.side_outputs),
+        )
 
     def _output(self, plan: PhysicalOperator, edge: PhysicalEdge) -> Output:
         first = _first_channel(self._plan, edge)
@@ -149,18 +196,22 @@ class _Subtask:
         return Output(
             [(gate, channel) for gate, channel in receivers],
             edge.partitioning,
-            (by_key, self._bound(plan, by_key).call) if by_key is not None else None,
+            (by_key, self._bound(plan, by_key, None).call) if by_key is not None else None,
             size=self._job.settings.buffer_size,
             timeout=self._job.settings.buffer_timeout,
+            subtask=self._number,
+            senders=self._task.parallelism,
+            meter=self._meter,
+            tag=edge.tag,
         )
 
-    def _bound(self, plan: PhysicalOperator, spec: FunctionSpec) -> BoundFunction:
+    def _bound(self, plan: PhysicalOperator, spec: FunctionSpec, state: OperatorStates | None) -> BoundFunction:
         bound = spec.bind(self._number, self._task.parallelism)
         if isinstance(bound.instance, BaseFunction):
-            self._functions.append(OpenFunction(bound.instance, self._context(plan)))
+            self._functions.append(OpenFunction(bound.instance, self._context(plan, state)))
         return bound
 
-    def _context(self, plan: PhysicalOperator) -> FunctionContext:
+    def _context(self, plan: PhysicalOperator, state: OperatorStates | None) -> FunctionContext:
         return FunctionContext(
             job_id=self._job.job_id,
             job_name=self._job.name,
@@ -170,6 +221,8 @@ class _Subtask:
             parallelism=self._task.parallelism,
             services=self._job.services,
             stopping=self._job.stopping,
+            keyed=state.keyed if state is not None else None,
+            operator_state=state.operator if state is not None else None,
         )
 
 
@@ -183,8 +236,11 @@ class GateInput:
     def depth(self) -> int:
         return self._gate.depth
 
-    def take(self, limit: int, timeout: float | None) -> Any:
+    def take(self, limit: int, timeout: float | None) -> tuple[int, Item] | None:
         return self._gate.take(timeout)
+
+    def wake(self) -> None:
+        self._gate.wake()
 
     def close(self) -> None:
         """Senders find out through the job's `aborted` event."""
@@ -198,6 +254,23 @@ def _framed(instance: BaseFunction, context: FunctionContext, records: Callable[
         yield from records()
     finally:
         instance.close()
+
+
+class _NoTimers:
+    """The timers of an operator that sets none."""
+
+    next_processing_time: int | None = None
+
+    def service(
+        self, name: str, on_event_time: TimerCallback | None, on_processing_time: TimerCallback | None
+    ) -> TimerService:
+        raise NotImplementedError
+
+    def advance(self, watermark: int) -> None:
+        """Nothing fires."""
+
+    def fire_due(self, now_ms: int) -> bool:
+        return False
 
 
 def _nobody(*_: Any) -> None:

@@ -39,7 +39,7 @@ class Emitter:
         self.timestamps: list[int] = []
         self.timed = False
         self.side: dict[str, list[tuple[Any, int | None]]] = {}
-        self.events: list[int | bool] = []
+        self.events: list[tuple[int, int | bool]] = []
 
     def emit(self, record: Any, timestamp: int | None = None) -> None:
         """One record to the next operator."""
@@ -53,11 +53,11 @@ class Emitter:
 
     def watermark(self, timestamp: int) -> None:
         """Advance event time downstream, after the records emitted so far (only for operators that make watermarks)."""
-        self.events.append(timestamp)
+        self.events.append((len(self.records), timestamp))
 
     def idle(self, is_idle: bool) -> None:
         """This stream is (no longer) idle: it does not hold back the watermark of whoever reads several."""
-        self.events.append(is_idle)
+        self.events.append((len(self.records), is_idle))
 
     def drain(self) -> Batch:
         """What was emitted to the main output; the emitter is empty afterwards (side outputs and events apart)."""

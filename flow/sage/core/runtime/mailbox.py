@@ -1,0 +1,70 @@
+"""Brings calls of other threads into a task's thread: timers, results of async work, triggers of checkpoints."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from sage.core.runtime.events import JobAborted
+
+__all__ = ["Mailbox"]
+
+_POLL = 0.05  # seconds; how soon a waiting operator sees that the job was aborted
+
+
+class Mailbox:
+    """Calls wait here in order. `post` is for any thread, everything else for the task's own.
+
+    Set by the task: `wake` makes its input return early, `before_wait` sends on what is due while an operator waits.
+    """
+
+    def __init__(self, aborted: threading.Event) -> None:
+        self.wake: Callable[[], None] | None = None
+        self.before_wait: Callable[[], None] | None = None
+        self._calls: deque[tuple[object, Callable[[], None]]] = deque()
+        self._posted = threading.Condition()
+        self._aborted = aborted
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    def post(self, call: Callable[[], None], owner: object = None) -> None:
+        """Run `call` in the task's thread soon. `owner`: the operator that may wait for it."""
+        with self._posted:
+            self._calls.append((owner, call))
+            self._posted.notify_all()
+        if self.wake is not None:
+            self.wake()
+
+    def run(self) -> bool:
+        """Run everything that waits now; True when there was anything."""
+        ran = False
+        while self._calls:
+            self._calls.popleft()[1]()
+            ran = True
+        return ran
+
+    def wait(self, owner: object, ready: Callable[[], bool]) -> None:
+        """Run the calls of `owner` until `ready()`; those of others stay, so that no record overtakes another.
+
+        Raises JobAborted.
+        """
+        while not ready():
+            call = self._next(owner)
+            if call is not None:
+                call()
+            elif self.before_wait is not None:
+                self.before_wait()
+
+    def _next(self, owner: object) -> Callable[[], None] | None:
+        """The first call of `owner`; None when none came for a while."""
+        with self._posted:
+            if self._aborted.is_set():
+                raise JobAborted
+            for index, (whose, call) in enumerate(self._calls):
+                if whose is owner:
+                    del self._calls[index]
+                    return call
+            self._posted.wait(_POLL)
+        return None

@@ -1,0 +1,41 @@
+"""How a task's time is spent: in its operators, waiting for receivers (back-pressured), or waiting for input (idle)."""
+
+from __future__ import annotations
+
+import time
+
+__all__ = ["Meter"]
+
+
+class Meter:
+    """Seconds since the start of a task. Stages that call each other are measured without what they call.
+
+    Written by the task's thread; read by any.
+    """
+
+    __slots__ = ("blocked_s", "busy_s", "idle_s", "inner_s")
+
+    def __init__(self) -> None:
+        self.busy_s = 0.0
+        self.blocked_s = 0.0
+        self.idle_s = 0.0
+        self.inner_s = 0.0
+
+    def enter(self) -> tuple[float, float]:
+        """A stage begins. Give what is returned to `leave`."""
+        outer, self.inner_s = self.inner_s, 0.0
+        return outer, time.perf_counter()
+
+    def leave(self, entered: tuple[float, float]) -> float:
+        """A stage ends: the seconds that were its own."""
+        outer, started = entered
+        elapsed = time.perf_counter() - started
+        own = elapsed - self.inner_s
+        self.inner_s = outer + elapsed
+        self.busy_s += own
+        return own
+
+    def waited(self, seconds: float) -> None:
+        """A receiver was full."""
+        self.blocked_s += seconds
+        self.inner_s += seconds
