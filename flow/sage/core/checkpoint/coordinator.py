@@ -36,7 +36,7 @@ RETRY_AFTER = 0.5  # seconds until the last checkpoint of a job is tried again
 class CheckpointTarget(Protocol):
     """The running attempt of a job, as the coordinator sees it. All calls return at once."""
 
-    def trigger(self, barrier: Barrier, folder: CheckpointFolder) -> None:
+    def trigger(self, barrier: Barrier) -> None:
         """Begin the checkpoint in every subtask."""
 
     def completed(self, checkpoint_id: int) -> None:
@@ -225,9 +225,9 @@ class CheckpointCoordinator:
             return
         stats.path = str(folder.path)
         at_once = self._settings.alignment_timeout == 0.0 and not is_savepoint
-        barrier = Barrier(checkpoint_id, kind, triggered, unaligned=at_once)
+        barrier = Barrier(checkpoint_id, kind, triggered, unaligned=at_once, path=str(folder.path))
         self._pending = _Pending(barrier, folder, now, set(self._subtasks), stats, request)
-        self._target.trigger(barrier, folder)
+        self._target.trigger(barrier)
 
     def _begin_failed(self, stats: CheckpointStats, request: _Request | None, error: StateError) -> None:
         stats.state, stats.error = "failed", str(error)

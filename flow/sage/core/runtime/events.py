@@ -98,12 +98,14 @@ class Barrier:
     """Separates the records of two checkpoints; `checkpoint_id` grows. `triggered_at` in seconds (time.time).
 
     `unaligned`: it overtakes the records that wait in channels, and these become part of the snapshot (Flink FLIP-76).
+    `path`: the checkpoint's folder.
     """
 
     checkpoint_id: int
     kind: CheckpointKind = CheckpointKind.CHECKPOINT
     triggered_at: float = 0.0
     unaligned: bool = False
+    path: str = ""
 
 
 ControlEvent: TypeAlias = EndOfStream | Watermark | StreamStatus | LatencyMarker | Barrier

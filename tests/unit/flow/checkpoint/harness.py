@@ -27,13 +27,11 @@ class ManualClock:
 @dataclass
 class Target:
     triggered: list[Barrier] = field(default_factory=list)
-    folders: list[CheckpointFolder] = field(default_factory=list)
     complete: list[int] = field(default_factory=list)
     abandoned: list[int] = field(default_factory=list)
 
-    def trigger(self, barrier: Barrier, folder: CheckpointFolder) -> None:
+    def trigger(self, barrier: Barrier) -> None:
         self.triggered.append(barrier)
-        self.folders.append(folder)
 
     def completed(self, checkpoint_id: int) -> None:
         self.complete.append(checkpoint_id)
@@ -77,7 +75,8 @@ class World:
         return self.coordinator.step()
 
     def acknowledge(self, checkpoint_id: int, subtask: Subtask, *, finished: bool = False) -> None:
-        folder = next(f for f in self.target.folders if f.checkpoint_id == checkpoint_id)
+        barrier = next(b for b in self.target.triggered if b.checkpoint_id == checkpoint_id)
+        folder = CheckpointFolder(checkpoint_id, Path(barrier.path), self.storage.shared)
         self.coordinator.acknowledge(snapshot(checkpoint_id, subtask, folder, finished=finished))
 
     def acknowledge_all(self, checkpoint_id: int, *, finished: bool = False) -> None:

@@ -80,12 +80,10 @@ def test_one_that_takes_too_long_is_aborted_and_says_what_it_waited_for(world: W
 def test_answers_of_an_aborted_checkpoint_are_ignored(world: World) -> None:
     world.after(10)
     world.after(60)
-    folder = world.target.folders[0]
     assert world.coordinator.waits_for == sorted(SUBTASKS)
     world.acknowledge_all(1)
     world.after(0)
     assert world.target.complete == []
-    assert folder.checkpoint_id == 1
 
 
 def test_a_declined_checkpoint_fails_at_once(world: World) -> None:
@@ -203,10 +201,10 @@ def test_the_last_checkpoint_is_made_when_all_input_has_ended(world: World) -> N
     for task, subtask in SUBTASKS:
         world.coordinator.input_ended(task, subtask)
     world.after(1)
-    assert not world.coordinator.is_final
+    before = world.coordinator.is_final
     world.acknowledge_all(1, finished=True)
     world.after(0)
-    assert world.coordinator.is_final
+    assert (before, world.coordinator.is_final) == (False, True)
     assert read_manifest(world.storage.root / "chk-1").finished
     assert world.after(100) is None
     assert len(world.target.triggered) == 1

@@ -62,6 +62,7 @@ class FunctionContext:
     stopping: threading.Event = field(default_factory=threading.Event, repr=False)
     keyed: KeyedStateBackend | None = field(default=None, repr=False)
     operator_state: OperatorStateBackend | None = field(default=None, repr=False)
+    job: str = ""  # the job's stable identity, the same in every run
 
     def get_state(self, descriptor: ValueStateDescriptor[T]) -> ValueState[T]:
         """One value for each key. Raises PipelineError on a stream without keys, as all of keyed state does."""
