@@ -83,9 +83,7 @@ class _Queue:
             heappop(heap)
         return heap[0] if heap else None
 
-    def fire(
-        self, timestamp: int, backend: KeyedStateBackend | None, service: HeapTimerService, *, event: bool
-    ) -> None:
+    def fire(self, timestamp: int, keyed: KeyedStateBackend | None, service: HeapTimerService, *, event: bool) -> None:
         """Fire the timers of one time; those set meanwhile for the same time come in a bucket of their own."""
         callback = service.on_event_time if event else service.on_processing_time
         bulk = service.on_event_times if event else None
