@@ -23,6 +23,7 @@ from sage.core.runtime.events import Barrier, Batch, ControlEvent, EndOfStream, 
 from sage.core.runtime.failure import operator_failed
 from sage.core.runtime.inputs import TaskInput
 from sage.core.runtime.mailbox import Mailbox
+from sage.core.runtime.operators.base import Operator
 from sage.core.runtime.output import KeySelectionFailed, Output
 from sage.core.runtime.stages import OperatorStage
 
@@ -79,6 +80,7 @@ class Task:
         self._outputs = outputs
         self._functions = functions
         self._sinks = [_Sink(f.instance, f) for f in functions if isinstance(f.instance, SinkFunction)]
+        self._flushed = [stage for stage in chain.operator_stages if type(stage.operator).flush is not Operator.flush]
         self._slice = 1
         self._slice_limit = slice_limit
         self._timeout = timeout
@@ -196,7 +198,7 @@ class Task:
             self.chain.run(part, port)
             self._flush_due()
             ended = time.monotonic()
-            self._unflushed = bool(self._sinks)
+            self._unflushed = bool(self._sinks or self._flushed)
             if self._unflushed and ended - self._flushed_at >= self._timeout:
                 self._flush()
             self._adapt(len(part.records), ended - started)
@@ -237,6 +239,12 @@ class Task:
         return self._unflushed or any(output.buffer for output in self._outputs)
 
     def _flush(self) -> None:
+        for stage in self._flushed:
+            try:
+                stage.operator.flush()
+                stage.drain()
+            except BaseException as error:
+                raise _in_phase(stage.operators[0].plan, error, "flush") from error
         for output in self._outputs:
             output.flush()
         for sink in self._sinks:

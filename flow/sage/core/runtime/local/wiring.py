@@ -24,12 +24,9 @@ from sage.core.runtime.meter import Meter
 from sage.core.runtime.operators.base import Emitter, OperatorContext
 from sage.core.runtime.output import Output
 from sage.core.runtime.settings import RuntimeSettings
+from sage.core.runtime.states import MemoryStates, OperatorStates, StateProvider
 from sage.core.runtime.task import OpenFunction, Task
 from sage.core.runtime.timers import TimerCallback, TimerService
-from sage.core.state.base import KeyedStateBackend, OperatorStateBackend
-from sage.core.state.groups import group_range
-from sage.core.state.memory import MemoryKeyedState
-from sage.core.state.operator_state import OperatorState
 
 __all__ = ["JobContext", "wire"]
 
@@ -45,6 +42,7 @@ class JobContext:
     stopping: threading.Event
     aborted: threading.Event
     clock: Clock = field(default_factory=SystemClock)
+    states: StateProvider = field(default_factory=MemoryStates)
     owner: object = None  # kept alive, and with it the services, while the job runs
 
 
@@ -76,14 +74,6 @@ def _senders(plan: PhysicalPlan, edge: PhysicalEdge) -> int:
 def _first_channel(plan: PhysicalPlan, edge: PhysicalEdge) -> int:
     """The number of the edge's first channel at its receivers."""
     return sum(_senders(plan, e) for e in plan.edges if e.target == edge.target and e.index < edge.index)
-
-
-@dataclass(slots=True, frozen=True)
-class OperatorStates:
-    """The stores of one operator in one subtask; `keyed` is None where there are no keys."""
-
-    keyed: KeyedStateBackend | None
-    operator: OperatorStateBackend
 
 
 class _Subtask:
@@ -167,9 +157,8 @@ class _Subtask:
         return operator
 
     def _state(self, plan: PhysicalOperator) -> OperatorStates:
-        groups = group_range(self._number, self._task.parallelism)
-        keyed = MemoryKeyedState(*groups) if plan.is_keyed or plan.node.kind is OperatorKind.REDUCE else None
-        return OperatorStates(keyed, OperatorState())
+        keyed = plan.is_keyed or plan.node.kind is OperatorKind.REDUCE
+        return self._job.states.open(plan.node.uid, self._number, self._task.parallelism, keyed=keyed)
 
     def _operator_context(self, plan: PhysicalOperator, state: OperatorStates) -> OperatorContext:
         return OperatorContext(

@@ -114,6 +114,9 @@ class Operator:
         """All inputs have become idle, or no longer are. Returns the status for those downstream; None: none now."""
         return idle
 
+    def flush(self) -> None:
+        """The stream pauses, or `buffer.timeout` is over: write out what is held back only to make fewer calls."""
+
     def prepare_snapshot(self, checkpoint_id: int) -> None:
         """Before the barrier goes on: emit what has to be in front of it (Flink's prepareSnapshotPreBarrier)."""
 

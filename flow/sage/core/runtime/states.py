@@ -1,0 +1,36 @@
+"""The state stores of operators, as the job gives them to its subtasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from sage.core.state.base import KeyedStateBackend, OperatorStateBackend
+from sage.core.state.groups import group_range
+from sage.core.state.memory import MemoryKeyedState
+from sage.core.state.operator_state import OperatorState
+
+__all__ = ["MemoryStates", "OperatorStates", "StateProvider"]
+
+
+@dataclass(slots=True, frozen=True)
+class OperatorStates:
+    """The stores of one operator in one subtask; `keyed` is None where there are no keys."""
+
+    keyed: KeyedStateBackend | None
+    operator: OperatorStateBackend
+
+
+class StateProvider(Protocol):
+    """Makes the stores of a job; those of a restored one are filled."""
+
+    def open(self, operator_id: str, subtask: int, parallelism: int, *, keyed: bool) -> OperatorStates:
+        """The stores of one operator in one subtask. Called once for each, before the operator is made."""
+
+
+class MemoryStates:
+    """Empty stores in memory."""
+
+    def open(self, operator_id: str, subtask: int, parallelism: int, *, keyed: bool) -> OperatorStates:
+        """See StateProvider."""
+        return OperatorStates(MemoryKeyedState(*group_range(subtask, parallelism)) if keyed else None, OperatorState())
