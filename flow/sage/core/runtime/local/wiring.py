@@ -26,7 +26,7 @@ from sage.core.runtime.output import Output
 from sage.core.runtime.settings import RuntimeSettings
 from sage.core.runtime.states import MemoryStates, OperatorStates, StateProvider
 from sage.core.runtime.task import OpenFunction, Task
-from sage.core.runtime.timers import TimerCallback, TimerService
+from sage.core.runtime.timer_heap import TimerHeap
 
 __all__ = ["JobContext", "wire"]
 
@@ -165,7 +165,7 @@ class _Subtask:
             function=self._context(plan, state),
             out=Emitter(),
             clock=self._job.clock,
-            timers=_NoTimers(),
+            timers=TimerHeap(state.keyed),
             mailbox=_nobody,  # these two are the stage's
             wait=_nobody,
             operator_state=state.operator,
@@ -243,23 +243,6 @@ def _framed(instance: BaseFunction, context: FunctionContext, records: Callable[
         yield from records()
     finally:
         instance.close()
-
-
-class _NoTimers:
-    """The timers of an operator that sets none."""
-
-    next_processing_time: int | None = None
-
-    def service(
-        self, name: str, on_event_time: TimerCallback | None, on_processing_time: TimerCallback | None
-    ) -> TimerService:
-        raise NotImplementedError
-
-    def advance(self, watermark: int) -> None:
-        """Nothing fires."""
-
-    def fire_due(self, now_ms: int) -> bool:
-        return False
 
 
 def _nobody(*_: Any) -> None:
