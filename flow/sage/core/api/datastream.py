@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
+from sage.common.errors import PipelineError
+from sage.core.api.keyed import KeyedMixin
 from sage.core.api.output_tag import OutputTag, tag_name
 from sage.core.api.outputs import OutputsMixin
 from sage.core.api.partitioning import PartitioningMixin
@@ -63,12 +65,37 @@ class DataStream(TransformationsMixin[T], PartitioningMixin[T], OutputsMixin[T],
         return self._plain(node)
 
     def get_side_output(self, tag: OutputTag[R]) -> DataStream[R]:
-        """What the operator that makes this stream put out under `tag`."""
+        """What the operator that makes this stream put out under `tag`.
+
+        >>> from sage.core.api import LocalEnvironment, OutputTag
+        >>> odd = OutputTag("odd")
+        >>> def part(x, context, out):
+        ...     if x % 2:
+        ...         context.output(odd, x)
+        ...     else:
+        ...         out.collect(x)
+        >>> env, seen = LocalEnvironment("example"), []
+        >>> parted = env.from_collection(range(5)).process(part)
+        >>> _ = parted.get_side_output(odd).sink(seen.append)
+        >>> _ = parted.print()
+        >>> _ = env.submit()
+        0
+        2
+        4
+        >>> seen
+        [1, 3]
+        """
+        if self._node.kind is not OperatorKind.OPERATOR:
+            raise PipelineError(
+                f"{self._node.name!r} has no side outputs ({Origin.of_caller()})",
+                cause=f"a {self._node.kind} puts out one stream",
+                hint="use process(...), whose context has output(tag, value)",
+            )
         return DataStream(self._env, self._node, tag=tag_name(tag))
 
     def _unkeyed(self) -> DataStream[T]:
         return DataStream(self._env, self._node, tag=self._tag, partitioning=self._partitioning)
 
 
-class KeyedStream(DataStream[T], Generic[K, T]):
-    """A stream whose next operator sees all records of a key in one subtask."""
+class KeyedStream(KeyedMixin[K, T], DataStream[T], Generic[K, T]):
+    """A stream whose next operator sees all records of a key in one subtask, with state of its own for each key."""

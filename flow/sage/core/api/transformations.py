@@ -20,6 +20,7 @@ from sage.core.api.options import OperatorOptions
 from sage.core.api.stream import Stream
 from sage.core.graph.origin import Origin
 from sage.core.graph.spec import OperatorKind
+from sage.core.runtime.operators.process import ProcessFactory
 
 if TYPE_CHECKING:
     from sage.core.api.datastream import DataStream
@@ -158,7 +159,9 @@ class TransformationsMixin(Stream[T]):
         tick
         tick
         """
-        return self._plain(self._add(OperatorKind.PROCESS, function, name, parallelism, uid))
+        spec = self._checked(function, OperatorKind.PROCESS)
+        factory = ProcessFactory(spec, keyed=False)
+        return self._operator(name or "process", factory, label=spec.label(), parallelism=parallelism, uid=uid)
 
     def _single(self, parallelism: int | None, what: str, why: str) -> int | None:
         """The parallelism of an operator that without keys sees all records: 1. Raises PipelineError for more."""

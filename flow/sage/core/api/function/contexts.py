@@ -124,6 +124,11 @@ class OnTimerContext(KeyedProcessContext):
 
     __slots__ = ()
 
+    def use_timers(self, timers: OperatorTimers) -> None:
+        """Called by the operator, whose timers exist only after the function that they call."""
+        assert self._operator is not None, "made by an operator"
+        self._timer_service = TimerService(self._operator, timers)
+
     def time_domain(self) -> str:
         """event_time or processing_time."""
         return self._domain
