@@ -142,10 +142,11 @@ class Backend(ABC):
 
 @dataclass(slots=True, frozen=True)
 class CapturedStep:
-    """What a replayed step left on the device, in batch order; the next replay overwrites the tensors.
+    """What a replayed step left on the device; the next replay overwrites the tensors.
 
-    `hidden` (sequences, hidden size), `logits` (sequences, vocabulary), `greedy`: the token of the largest logit, -1
-    where that is no finite number, already on the host; of the allowed ones where the step was run with masks.
+    `hidden` (tokens, hidden size); of the rows that were wanted `logits` (rows, vocabulary), and `greedy`: the token of
+    the largest logit, -1 where that is no finite number, already on the host; of the allowed ones where the step was
+    run with masks.
     """
 
     hidden: torch.Tensor
@@ -159,10 +160,11 @@ class StepCapture(Protocol):
     masks: ClassVar[bool]
     """Whether `run` takes masks."""
 
-    def run(self, plan: SchedulerOutput, masks: array[int] | None = None) -> CapturedStep | None:
-        """The step, if it is one of those recorded (one token a sequence, not too many); None: run it plainly.
+    def run(self, plan: SchedulerOutput, rows: list[int], masks: array[int] | None = None) -> CapturedStep | None:
+        """The step, if it is one of those recorded (on GPUs: one token a sequence, all wanted); None: run it plainly.
 
-        `masks`: for each sequence the host's address of a bit a token, set where it may be the likeliest, or 0: any.
+        `rows`: which of the step's tokens are to become logits, in ascending order. `masks`: for each of them the
+        host's address of a bit a token, set where that may be the likeliest, or 0: any may.
         """
         ...
 

@@ -7,13 +7,16 @@ changed, and each group is one call, so that a sequence with rare wishes does no
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from sagellm_core.decoding.base import BaseDecodingStrategy, LogitBatch, Outcome, Span
+from sagellm_core.backends.base import CapturedStep
+from sagellm_core.decoding.base import BaseDecodingStrategy, LogitBatch, Outcome, Span, keep
 from sagellm_core.decoding.beam_search import BeamSearchStrategy
 from sagellm_core.decoding.contrastive import ContrastiveStrategy
 from sagellm_core.decoding.grammar import GrammarCompiler, GrammarState
@@ -53,6 +56,7 @@ class StepDecoder:
         self._grammars = grammars
         self._answers = answers
         self._faults: dict[str, str] = {}
+        self._masks: list[NDArray[numpy.int32]] = []
         self.strategies: dict[DecodingStrategy, BaseDecodingStrategy] = {
             DecodingStrategy.GREEDY: GreedyStrategy(),
             DecodingStrategy.SAMPLING: SamplingStrategy(),
@@ -71,13 +75,13 @@ class StepDecoder:
         for new in plan.new:
             self.states[new.seq_id] = SequenceState.of(new, self._grammar(new))
 
-    def select(self, plan: SchedulerOutput, done: Collection[str] = ()) -> StepRows:
-        """The last row of every sequence that samples and is not `done`, and with drafts the rows that check them."""
+    def select(self, plan: SchedulerOutput) -> StepRows:
+        """The last row of every sequence that samples, and with drafts the rows that check them."""
         found = StepRows()
         end = 0
         for index, seq_id in enumerate(plan.seq_ids):
             end += plan.query_lens[index]
-            if not plan.samples[index] or seq_id in done:
+            if not plan.samples[index]:
                 continue
             state = self.states[seq_id]
             if state.pooled is not None:
@@ -89,79 +93,80 @@ class StepDecoder:
             found.rows += range(end - 1 - len(drafts), end)
         return found
 
-    def decode(
-        self,
-        plan: SchedulerOutput,
-        hidden: Tensor,
-        to_logits: ToLogits,
-        logits: Tensor | None = None,
-        taken: StepOutput | None = None,
-    ) -> StepOutput:
-        """What a step gave; `hidden` (tokens, hidden) are the normalised states of all its tokens.
+    def masks(self, found: StepRows) -> array[int] | None:
+        """What grammars allow in these rows of a step, for the sequences that want only the likeliest token.
 
-        `logits` are those of all rows of `hidden`, where they are known. `taken`: what `take` gave of this step; the
-        others' tokens are added.
+        For each row the address of a bit a token, or 0 where every token is allowed; None where that is so in all.
+        Good until the next step.
         """
-        output = taken or StepOutput(plan.step, {})
+        if all(span.state.grammar is None for span in found.spans):
+            return None
+        addresses = array("q")
+        self._masks.clear()
+        for span in found.spans:
+            grammar = span.state.grammar if span.state.plain else None
+            if grammar is None:
+                addresses.extend([0] * (len(span.drafts) + 1))
+            elif not span.drafts:
+                addresses.append(grammar.mask_address)
+            else:
+                self._masks.append(grammar.masks(span.drafts))
+                addresses.extend(row.ctypes.data for row in self._masks[-1])
+        return addresses
+
+    def decode(self, plan: SchedulerOutput, hidden: Tensor, to_logits: ToLogits) -> StepOutput:
+        """What a step gave; `hidden` (tokens, hidden) are the normalised states of all its tokens."""
+        output = StepOutput(plan.step, {})
         self._watch(plan, hidden, to_logits, output)
-        found = self.select(plan, output.tokens)
-        if not found.spans:
-            return output
-        logits = to_logits(_rows_of(hidden, found.rows)) if logits is None else _rows_of(logits, found.rows)
-        if not self._answers:
-            return output
-        for (strategy, adjusted), members in _groups(found).items():
-            rows = [row for at in members for row in _rows(found, at)]
-            batch = LogitBatch(_rows_of(logits, rows), [found.spans[at] for at in members], adjusted)
-            for at, outcome in zip(members, self.strategies[strategy](batch), strict=True):
-                self._put(found.seq_ids[at], outcome, output)
+        found = self.select(plan)
+        if found.spans:
+            logits = to_logits(_rows_of(hidden, found.rows))
+            if self._answers:
+                self._choose(found, range(len(found.spans)), logits, output)
         return output
 
-    def masks(self, plan: SchedulerOutput) -> array[int] | None:
-        """What grammars allow before a step that brings one token a sequence, for those that want its likeliest token.
+    def take(
+        self, plan: SchedulerOutput, found: StepRows, step: CapturedStep, to_logits: ToLogits, *, masked: bool
+    ) -> StepOutput:
+        """The same for a step that has the logits of all that `select` found, and the likeliest tokens.
 
-        For each sequence the address of a bit a token, or 0 where every token is allowed; None where no sequence has
-        such a grammar. Good until the next step.
-        """
-        states = map(self.states.__getitem__, plan.seq_ids)
-        grammars = [state.grammar if state.plain else None for state in states]
-        if not any(grammars):
-            return None
-        return array("q", [0 if grammar is None else grammar.mask_address for grammar in grammars])
-
-    def take(self, plan: SchedulerOutput, likeliest: list[int], *, masked: bool) -> StepOutput:
-        """The tokens of sequences that want only the likeliest of a step, which brought one token a sequence.
-
-        `likeliest` (-1: no usable one) is of those that `masks` allowed where it is `masked`; else sequences that have
-        a grammar get nothing here. `decode` gives the others theirs.
+        `masked`: of those that `masks` allowed; else sequences with a grammar choose from their logits.
         """
         output = StepOutput(plan.step, {})
-        for seq_id, token in zip(plan.seq_ids, likeliest, strict=True):
-            state = self.states[seq_id]
-            if not state.plain or not (masked or state.grammar is None):
-                continue
-            if token >= 0:
-                state.accept(token)
-                if state.grammar is not None and token not in state.stop_ids:
-                    state.grammar.prepare()  # now, when no other thread waits for its turn at Python
-            self._put(seq_id, [SampledToken(token)], output)
+        self._watch(plan, step.hidden, to_logits, output)
+        others: list[int] = []
+        for at, span in enumerate(found.spans):
+            if span.state.plain and (masked or span.state.grammar is None):
+                tokens = [SampledToken(step.greedy[row]) for row in _rows(found, at)]
+                self._put(found.seq_ids[at], keep(span, tokens), output)
+            else:
+                others.append(at)
+        if others:
+            self._choose(found, others, step.logits, output)
         return output
+
+    def _choose(self, found: StepRows, members: Sequence[int], logits: Tensor, output: StepOutput) -> None:
+        """What these of the spans get, from the logits of all that were found."""
+        for (strategy, adjusted), group in _groups(found, members).items():
+            rows = [row for at in group for row in _rows(found, at)]
+            batch = LogitBatch(_rows_of(logits, rows), [found.spans[at] for at in group], adjusted)
+            for at, outcome in zip(group, self.strategies[strategy](batch), strict=True):
+                self._put(found.seq_ids[at], outcome, output)
 
     def _put(self, seq_id: str, outcome: Outcome, output: StepOutput) -> None:
         if isinstance(outcome, Candidates):
             output.candidates[seq_id] = outcome
             return
-        fault = self._fault(seq_id)
-        output.tokens[seq_id] = [SampledToken(-1)] if fault else outcome
+        output.tokens[seq_id] = outcome
+        state = self.states[seq_id]
+        fault = self._faults.get(seq_id, "") if self._faults else ""
+        if state.grammar is not None:
+            fault = state.grammar.fault
+            if not fault and outcome[-1].token_id not in state.stop_ids:
+                state.grammar.prepare()  # now, when no other thread waits for its turn at Python
         if fault:
+            output.tokens[seq_id] = [SampledToken(-1)]
             output.failures[seq_id] = fault
-
-    def _fault(self, seq_id: str) -> str:
-        """Why a sequence cannot go on, apart from what the model gave."""
-        grammar = self.states[seq_id].grammar
-        if grammar is not None:
-            return grammar.fault
-        return self._faults.get(seq_id, "") if self._faults else ""
 
     def _watch(self, plan: SchedulerOutput, hidden: Tensor, to_logits: ToLogits, output: StepOutput) -> None:
         """Sequences that need more than their last row: searches, vectors, prompt log-probabilities."""
@@ -207,10 +212,11 @@ class StepDecoder:
             return None
 
 
-def _groups(found: StepRows) -> dict[tuple[DecodingStrategy, bool], list[int]]:
-    """Spans (their numbers) that are decoded in one call."""
+def _groups(found: StepRows, members: Sequence[int]) -> dict[tuple[DecodingStrategy, bool], list[int]]:
+    """Which of these spans (their numbers) are decoded in one call."""
     groups: dict[tuple[DecodingStrategy, bool], list[int]] = {}
-    for at, span in enumerate(found.spans):
+    for at in members:
+        span = found.spans[at]
         strategy = DecodingStrategy.SPECULATIVE if span.drafts else span.state.strategy
         groups.setdefault((strategy, span.state.adjusted), []).append(at)
     return groups

@@ -25,6 +25,15 @@ struct Shape {
     Matrix head;        // data null: no `decode`
 };
 
+// Rows of a step, each at most once, that become logits, and what comes of them; see Decoder::decode.
+struct Wanted {
+    int64_t count;
+    const int64_t* rows;
+    float* logits;
+    int64_t* likeliest;
+    const uint32_t* const* allowed;
+};
+
 static inline void read_row(const void* from, int type, long index, long count, float* to) {
     for (long i = 0; i < count; i += LANES) {
         V value = type == F32 ? load(static_cast<const float*>(from) + index + i, count - i)
@@ -152,24 +161,25 @@ class Decoder {
                         [&](Team& team) { pass(team, step, inputs, out, caches, b); });
     }
 
-    // The same, and the logits (tokens, vocabulary) float32 of every row, and the token of each row's largest; -1 where
-    // there is a NaN. `allowed`: null, or for each row null or a bit a token: the largest of these.
-    void decode(const Step& step, const void* inputs, void* out, void* const* caches, float* logits, int64_t* likeliest,
-                const uint32_t* const* allowed) {
+    // The same, and of the rows that are `wanted`: their logits (wanted, vocabulary) float32, and the token of each's
+    // largest; -1 where there is no finite one, or a NaN. `allowed`: null, or for each wanted row null or a bit a token:
+    // the largest of these.
+    void decode(const Step& step, const void* inputs, void* out, void* const* caches, const Wanted& wanted) {
         const Matrix& head = shape_.head;
         Buffers b = buffers(step);
-        const Rows rows = rows_in(arena_, head, step.tokens);
+        const Rows rows = rows_in(arena_, head, wanted.count);
         Pool::the().run(shape_.threads, STAGES * shape_.layers + 5, [&](Team& team) {
             pass(team, step, inputs, out, caches, b);
-            each_row(team, step.tokens, [&](long row) {
+            each_row(team, wanted.count, [&](long i) {
+                const long row = wanted.rows[i];
                 float* from = b.hidden + row * shape_.hidden;  // rounded as a caller who asks for logits alone gets it
                 read_row(out, shape_.cache_type, row * shape_.hidden, shape_.hidden, from);
-                put_row(head, rows, row, from);
+                put_row(head, rows, i, from);
             });
-            multiply(team, head, rows, step.tokens, copier(logits, head.outputs));
-            each_row(team, step.tokens, [&](long row) {
-                const uint32_t* bits = allowed ? allowed[row] : nullptr;
-                likeliest[row] = largest_at(logits + row * head.outputs, head.outputs, bits);
+            multiply(team, head, rows, wanted.count, copier(wanted.logits, head.outputs));
+            each_row(team, wanted.count, [&](long i) {
+                const uint32_t* bits = wanted.allowed ? wanted.allowed[i] : nullptr;
+                wanted.likeliest[i] = largest_at(wanted.logits + i * head.outputs, head.outputs, bits);
             });
         });
     }

@@ -42,14 +42,35 @@ int sage_features() {
     return features;
 }
 
+// Without what a compact matrix has in its list.
 int64_t sage_matrix_bytes(const Matrix* m) { return m->panels() * m->panel_bytes(); }
+
+// Bytes of a compact matrix from rows (outputs, inputs) of bfloat16; 0 where it cannot be one, or saves too little.
+int64_t sage_compact_bytes(const Matrix* m, const void* source, int threads) {
+    if (m->inputs % 4) return 0;
+    std::atomic<long> outside{0};
+    Pool::the().run(threads, 1, [&](Team& team) {
+        team.share(m->panels(), 1, [&](long from, long to) {
+            for (long panel = from; panel < to; panel++) {
+                const uint16_t* rows = static_cast<const uint16_t*>(source) + panel * PANEL * m->inputs;
+                outside += Exponents(rows, std::min(PANEL, long(m->outputs) - panel * PANEL), m->inputs, m->inputs).outside;
+            }
+        });
+    });
+    if (outside > m->outputs * m->inputs / 64) return 0;
+    return m->panels() * m->panel_bytes() + outside * long(sizeof(Odd));
+}
 
 // From rows (outputs, inputs) of float32 or bfloat16.
 int sage_pack(const Matrix* m, const void* source, int source_type, int threads) {
     return guarded([&] {
+        std::atomic<long> listed{0};
         Pool::the().run(threads, 2, [&](Team& team) {
             team.share(m->panels(), 1, [&](long from, long to) {
-                for (long panel = from; panel < to; panel++) pack_panel(*m, panel, source, source_type);
+                for (long panel = from; panel < to; panel++) {
+                    if (m->type == COMPACT) pack_panel_compact(*m, panel, source, listed);
+                    else pack_panel(*m, panel, source, source_type);
+                }
             });
         });
     });
@@ -127,9 +148,9 @@ int sage_decoder_forward(void* decoder, const Step* step, const void* inputs, vo
     return guarded([&] { static_cast<Decoder*>(decoder)->forward(*step, inputs, out, caches); });
 }
 
-int sage_decoder_decode(void* decoder, const Step* step, const void* inputs, void* out, void* const* caches, float* logits,
-                        int64_t* likeliest, const uint32_t* const* allowed) {
-    return guarded([&] { static_cast<Decoder*>(decoder)->decode(*step, inputs, out, caches, logits, likeliest, allowed); });
+int sage_decoder_decode(void* decoder, const Step* step, const void* inputs, void* out, void* const* caches,
+                        const Wanted* wanted) {
+    return guarded([&] { static_cast<Decoder*>(decoder)->decode(*step, inputs, out, caches, *wanted); });
 }
 
 }  // extern "C"

@@ -91,18 +91,16 @@ class ModelRunner:
         return output
 
     def _replay(self, plan: SchedulerOutput) -> StepOutput | None:
-        """The step as one that is recorded, whose logits are those of all its rows; None where it is none such."""
-        steps, size = self._recorded, len(plan.seq_ids)
+        """The step as one that is recorded; None where it is none such."""
+        steps = self._recorded
         if steps is None:
             return None
-        masks = self.decoder.masks(plan) if steps.masks and plan.num_tokens == size else None
-        recorded = steps.run(plan, masks)
+        found = self.decoder.select(plan)
+        masks = self.decoder.masks(found) if steps.masks else None
+        recorded = steps.run(plan, found.rows, masks)
         if recorded is None:
             return None
-        output = self.decoder.take(plan, recorded.greedy, masked=steps.masks)
-        if len(output.tokens) == size:
-            return output
-        return self.decoder.decode(plan, recorded.hidden, self.model.logits, recorded.logits, output)
+        return self.decoder.take(plan, found, recorded, self.model.logits, masked=steps.masks)
 
     def _pass(self, plan: SchedulerOutput) -> Tensor:
         """This stage's layers; the stage after gets what comes out."""

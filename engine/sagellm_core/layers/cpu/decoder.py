@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sagellm_core.layers.attention import PagedAttention
 from sagellm_core.layers.cpu.attention import StepArrays
-from sagellm_core.layers.cpu.library import TYPES, Layer, Matrix, Shape, check
+from sagellm_core.layers.cpu.library import TYPES, Layer, Matrix, Shape, Wanted, check
 from sagellm_core.layers.cpu.linear import PackedLinear
 from sagellm_core.layers.cpu.quantised import QuantisedLinear
 from sagellm_core.layers.linear import Linear
@@ -70,14 +70,23 @@ class FusedDecoder:
         caches: list[Tensor],
         meta: StepArrays,
         hidden: Tensor,
+        rows: array[int],
         logits: Tensor,
         allowed: array[int] | None = None,
     ) -> list[int]:
-        """A step of one token a sequence into `hidden` and `logits` (float32); the likeliest token of each, or -1.
+        """A step into `hidden` (tokens, hidden), and of these `rows` of it the logits (rows, vocabulary), float32.
 
-        `allowed`: for each sequence 0, or the address of a bit a token; its likeliest token is one of those.
+        Returns the likeliest token of each of the rows, -1 where none has a finite logit. `allowed`: for each 0, or the
+        address of a bit a token; its likeliest token is one of those.
         """
-        likeliest = array("q", bytes(8 * len(ids)))
+        likeliest = array("q", bytes(8 * len(rows)))
+        wanted = Wanted(
+            len(rows),
+            rows.buffer_info()[0],
+            logits.data_ptr(),
+            likeliest.buffer_info()[0],
+            None if allowed is None else allowed.buffer_info()[0],
+        )
         meta.step.num_blocks = caches[0].shape[1]
         status = self._library.sage_decoder_decode(
             self._handle,
@@ -85,9 +94,7 @@ class FusedDecoder:
             ids.buffer_info()[0],
             hidden.data_ptr(),
             self._pointers(caches),
-            logits.data_ptr(),
-            likeliest.buffer_info()[0],
-            None if allowed is None else allowed.buffer_info()[0],
+            byref(wanted),
         )
         check(status)
         return likeliest.tolist()

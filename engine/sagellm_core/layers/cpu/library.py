@@ -12,12 +12,13 @@ from sagellm_core.layers.cpu.build import compiled
 
 
 class Type(IntEnum):
-    """What a matrix, a cache or a row holds."""
+    """What a matrix, a cache or a row holds; COMPACT: bfloat16 in 12 bits, without loss (kernels/compact.h)."""
 
     F32 = 0
     BF16 = 1
     I8 = 2
     I4 = 3
+    COMPACT = 4
 
 
 TYPES = {torch.float32: Type.F32, torch.bfloat16: Type.BF16}
@@ -112,9 +113,22 @@ class Shape(Structure):
     )
 
 
+class Wanted(Structure):
+    """Rows of a step that become logits; see decoder.h. `allowed` may be null."""
+
+    _fields_ = (
+        ("count", c_int64),
+        ("rows", c_void_p),
+        ("logits", c_void_p),
+        ("likeliest", c_void_p),
+        ("allowed", c_void_p),
+    )
+
+
 _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "sage_features": (c_int, []),
     "sage_matrix_bytes": (c_int64, [POINTER(Matrix)]),
+    "sage_compact_bytes": (c_int64, [POINTER(Matrix), c_void_p, c_int]),
     "sage_pack": (c_int, [POINTER(Matrix), c_void_p, c_int, c_int]),
     "sage_embed": (c_int, [POINTER(Matrix), c_void_p, c_int64, c_void_p, c_int]),
     "sage_linear": (c_int, [POINTER(Matrix), c_void_p, c_int, c_int64, c_int64, c_void_p, c_int, c_int]),
@@ -127,7 +141,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "sage_decoder_forward": (c_int, [c_void_p, POINTER(Step), c_void_p, c_void_p, POINTER(c_void_p)]),
     "sage_decoder_decode": (
         c_int,
-        [c_void_p, POINTER(Step), c_void_p, c_void_p, POINTER(c_void_p), c_void_p, c_void_p, c_void_p],
+        [c_void_p, POINTER(Step), c_void_p, c_void_p, POINTER(c_void_p), POINTER(Wanted)],
     ),
 }
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sagellm_core.layers.cpu.library import TYPES, Matrix, Type, check
-from sagellm_core.layers.cpu.memory import zero_pages
+from sagellm_core.layers.cpu.memory import Slabs
 
 _PANEL = 32
 _LARGE = 1 << 18
@@ -18,12 +18,21 @@ _LARGE = 1 << 18
 class PackedLinear:
     """`x @ weight.T + bias` for a weight (outputs, inputs), float32 or bfloat16, kept as `kind`.
 
-    A matrix of whole panels that keeps its type is packed in its own memory: `weight` is then no longer rows. A row of
-    the result does not depend on the other rows.
+    A matrix of whole panels that keeps its type is packed in its own memory: `weight` is then no longer rows. Where
+    `kind` is COMPACT and that saves nothing, or cannot be, it becomes BF16. A row of the result does not depend on the
+    other rows, and is the same bits in both.
     """
 
     def __init__(
-        self, library: CDLL, weight: Tensor, bias: Tensor | None, kind: Type, threads: int, *, in_place: bool = True
+        self,
+        library: CDLL,
+        weight: Tensor,
+        bias: Tensor | None,
+        kind: Type,
+        threads: int,
+        *,
+        in_place: bool = True,
+        slabs: Slabs | None = None,
     ) -> None:
         self.library = library
         self.threads = threads
@@ -32,9 +41,13 @@ class PackedLinear:
         self.matrix = Matrix(type=kind, outputs=weight.shape[0], inputs=weight.shape[1])
         self.matrix.bias = None if self.bias is None else self.bias.data_ptr()
         source = weight.contiguous()
-        size = library.sage_matrix_bytes(byref(self.matrix))
+        size = self._compact_bytes(source) if kind is Type.COMPACT else 0
+        if kind is Type.COMPACT and not size:
+            self.matrix.type = kind = Type.BF16
+        size = size or library.sage_matrix_bytes(byref(self.matrix))
         own = in_place and source is weight and size == weight.nbytes and weight.shape[0] % _PANEL == 0
-        self.memory = source if own and TYPES[weight.dtype] == kind else zero_pages(size)
+        own = own and TYPES[weight.dtype] == kind
+        self.memory = source if own else (slabs or Slabs()).take(size)
         self._last: weakref.ref[Tensor] | None = None
         self._buffer = torch.empty(0)
         self.matrix.data = self.memory.data_ptr()
@@ -72,6 +85,11 @@ class PackedLinear:
         result = self._buffer[:count].view(rows, -1)
         self._last = weakref.ref(result)
         return result
+
+    def _compact_bytes(self, source: Tensor) -> int:
+        if source.dtype is not torch.bfloat16:
+            return 0
+        return int(self.library.sage_compact_bytes(byref(self.matrix), source.data_ptr(), self.threads))
 
     def rows(self, ids: Tensor) -> Tensor:
         """The rows `ids` (int64) of the weight, float32: an embedding."""

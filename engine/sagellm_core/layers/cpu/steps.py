@@ -1,4 +1,4 @@
-"""Decode steps as one call of the kernels: from token ids to logits and likeliest tokens."""
+"""Steps as one call of the kernels: from token ids to logits and likeliest tokens."""
 
 from __future__ import annotations
 
@@ -17,25 +17,23 @@ from sagellm_core.layers.cpu.decoder import FusedDecoder
 
 @dataclass(slots=True)
 class DecodeSteps:
-    """A `StepCapture` without recording: nothing of a step depends on how many sequences there are."""
+    """A `StepCapture` without recording: any step is one call."""
 
     masks: ClassVar[bool] = True
+
     model: FusedDecoder
     attention: CpuPagedAttention
     caches: list[Tensor]
-    hidden: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     logits: Tensor = field(default_factory=lambda: torch.empty(0, 0))
 
-    def run(self, plan: SchedulerOutput, masks: array[int] | None = None) -> CapturedStep | None:
-        """The step where every sequence brings one token and wants the next; else None."""
-        count = len(plan.seq_ids)
-        if len(plan.token_ids) != count or plan.drafts or not all(plan.samples):
-            return None
-        if self.hidden.shape[0] < count:
-            config = self.model.config
-            self.hidden = torch.empty((count, config.hidden_size), dtype=self.model.dtype)
+    def run(self, plan: SchedulerOutput, rows: list[int], masks: array[int] | None = None) -> CapturedStep | None:
+        """The step, whatever it is."""
+        config, count = self.model.config, len(rows)
+        if self.logits.shape[0] < count:
             self.logits = torch.empty((count, config.vocab_size), dtype=torch.float32)
-        hidden, logits = self.hidden[:count], self.logits[:count]
+        hidden = torch.empty((plan.num_tokens, config.hidden_size), dtype=self.model.dtype)
+        logits = self.logits[:count]
         meta = self.attention.prepare(plan, self.model.dtype)
-        greedy = self.model.decode(array("q", plan.token_ids), self.caches, meta, hidden, logits, masks)
+        ids = array("q", plan.token_ids)
+        greedy = self.model.decode(ids, self.caches, meta, hidden, array("q", rows), logits, masks)
         return CapturedStep(hidden, logits, greedy)

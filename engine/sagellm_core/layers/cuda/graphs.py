@@ -177,11 +177,14 @@ class RecordedDecode:
         self._recordings[self._last].replay()
 
     @torch.inference_mode()
-    def run(self, plan: SchedulerOutput, masks: array[int] | None = None) -> CapturedStep | None:
+    def run(
+        self, plan: SchedulerOutput, rows: list[int] | None = None, masks: array[int] | None = None
+    ) -> CapturedStep | None:
         """Replay a step in which every sequence brings one token and gets one; None for any other."""
         count = len(plan.seq_ids)
         size = bucket_for(count, self.sizes)
-        if size is None or plan.num_tokens != count or not all(plan.samples):
+        some = rows is not None and len(rows) != count
+        if size is None or plan.num_tokens != count or not all(plan.samples) or some:
             return None
         recording = self._recordings[size]
         self.inputs.fill(plan, size)
