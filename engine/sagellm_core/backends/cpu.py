@@ -23,7 +23,7 @@ from sagellm_core.layers.cpu import (
     kernels,
     tie,
 )
-from sagellm_core.layers.cpu.memory import zero_pages
+from sagellm_core.layers.cpu.memory import Slabs, zero_pages
 from sagellm_core.layers.linear import Linear, LinearOp
 from sagellm_core.models.base import CausalLM
 from sagellm_core.models.config import ModelConfig
@@ -49,6 +49,7 @@ class CPUBackend(Backend):
         self._library = kernels()
         self._threads = usable_cores()
         self._dtype = torch.float32
+        self._slabs = Slabs()
 
     @classmethod
     def is_available(cls) -> bool:
@@ -136,7 +137,9 @@ class CPUBackend(Backend):
     def _packed(self, weight: torch.Tensor, bias: torch.Tensor | None, kind: Type) -> PackedLinear | QuantisedLinear:
         if self._library is None:
             return QuantisedLinear(weight, bias, kind)
-        return PackedLinear(self._library, weight, bias, kind, self._threads)
+        if kind is Type.BF16 and self._has_bfloat16:  # fewer bytes a step; elsewhere unpacking them is not measured
+            kind = Type.COMPACT
+        return PackedLinear(self._library, weight, bias, kind, self._threads, slabs=self._slabs)
 
 
 def usable_cores() -> int:

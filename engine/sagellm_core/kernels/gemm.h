@@ -1,7 +1,7 @@
 // Rows times packed panels. An output is one sum over its inputs in one order, whatever else is computed beside it: a
 // row's numbers do not depend on how many rows there are.
 #pragma once
-#include "matrix.h"
+#include "compact.h"
 #include "pool.h"
 
 namespace sage {
@@ -11,7 +11,15 @@ constexpr int MOST_ROWS = 12;  // 24 accumulators, two vectors of weights, of 32
 #else
 constexpr int MOST_ROWS = 3;
 #endif
-constexpr long AHEAD = 6144;  // bytes between what is read and what is asked of the memory
+constexpr long ROWS_PACKED = 4;  // at most; these take weights from a compact panel's own bytes
+constexpr long CHUNK = 64, UNPACKED_CHUNK = 128, MOST_BLOCKS_IN_CHUNKS = 3;
+
+// Steps of a compact panel that all rows are multiplied with before the next: what they are unpacked to stays in the
+// nearest cache; a panel that many rows share is unpacked as a whole.
+static inline long chunk_of(long blocks, long rows, long steps) {
+    if (rows <= ROWS_PACKED) return CHUNK;
+    return blocks <= MOST_BLOCKS_IN_CHUNKS ? UNPACKED_CHUNK : steps;
+}
 
 static inline VI spread_unit(const char* from) { return VI{} + fetch<int32_t>(from); }
 
@@ -58,18 +66,18 @@ struct DotI4 : DotI8 {
     static VI second(const char*, VI weights) { return (weights >> 4) & 0x0f0f0f0f; }
 };
 
-// R rows against one panel for `steps` steps.
-template <class Dot, int R>
+// R rows against one panel for `steps` steps; `ahead` is what will be read after it, as many bytes a step.
+template <class Dot, int R, long AHEAD_STEP = Dot::STEP>
 static inline __attribute__((always_inline)) void accumulate(
-    typename Dot::Sum (&sums)[R][2], const char* weights, const char* x, long stride, long steps) {
+    typename Dot::Sum (&sums)[R][2], const char* weights, const char* x, long stride, long steps, const char* ahead) {
     constexpr int BASES = (R + 2) / 3;
     const char* base[BASES];
     for (int i = 0; i < BASES; i++) base[i] = x + 3 * i * stride;
 #pragma GCC unroll 4
     for (long step = 0; step < steps; step++) {
         const VI both = fetch<VI>(weights), left = Dot::first(both), right = Dot::second(weights, both);
-        touch(weights + AHEAD);
-        if (Dot::STEP > 64) touch(weights + AHEAD + 64);
+        for (long line = 0; line < AHEAD_STEP; line += 64) touch(ahead + line);
+        ahead += AHEAD_STEP;
 #pragma GCC unroll 12
         for (int row = 0; row < R; row++) {
             const VI unit = spread_unit(base[row / 3] + (row % 3) * stride + step * 4);
@@ -84,7 +92,8 @@ static inline __attribute__((always_inline)) void accumulate(
 template <class Dot, int R>
 static void tile_float(const Matrix& m, long panel, const Rows& rows, long first, float* out) {
     V sums[R][2] = {};
-    accumulate<Dot, R>(sums, m.panel(panel), rows.data + first * rows.stride, rows.stride, m.steps());
+    const char* weights = m.panel(panel);
+    accumulate<Dot, R>(sums, weights, rows.data + first * rows.stride, rows.stride, m.steps(), weights + AHEAD);
     for (int row = 0; row < R; row++)
         for (int half = 0; half < 2; half++) store(out + row * PANEL + half * LANES, sums[row][half]);
 }
@@ -100,7 +109,7 @@ static void tile_whole(const Matrix& m, long panel, const Rows& rows, long first
         for (int row = 0; row < R; row++)
             sums[row][0] = sums[row][1] = VI{} - Dot::OFFSET * rows.totals[(first + row) * rows.groups + group];
         const char* x = rows.data + first * rows.stride + group * size;
-        accumulate<Dot, R>(sums, at + SCALES_BYTES, x, rows.stride, size / 4);
+        accumulate<Dot, R>(sums, at + SCALES_BYTES, x, rows.stride, size / 4, at + SCALES_BYTES + AHEAD);
         const V scale[2] = {fetch<V>(at), fetch<V>(at + 64)};
         for (int row = 0; row < R; row++) {
             const V factor = spread(rows.scales[(first + row) * rows.groups + group]);
@@ -112,7 +121,44 @@ static void tile_whole(const Matrix& m, long panel, const Rows& rows, long first
         for (int half = 0; half < 2; half++) store(out + row * PANEL + half * LANES, totals[row][half]);
 }
 
+// Adds some steps of a compact panel to `out` (R, 32). PACKED: from the panel itself, where all its weights are
+// regular; else from memory that it was unpacked to. The sums are those of bfloat16, in the same order.
+template <int R, bool PACKED>
+static void add_compact(const char* weights, VW base, const char* x, long stride, long steps, const char* ahead,
+                        float* out) {
+    V sums[R][2];
+    for (int row = 0; row < R; row++)
+        for (int half = 0; half < 2; half++) sums[row][half] = load(out + row * PANEL + half * LANES);
+    if constexpr (PACKED) {
+        for (long step = 0; step < steps; step += 2, weights += COMPACT_STEPS, ahead += COMPACT_STEPS) {
+            for (int line = 0; line < 3; line++) touch(ahead + line * 64);
+            VW pair[4];
+            unpack_steps(weights, base, pair);
+#pragma GCC unroll 2
+            for (int odd = 0; odd < 2; odd++)
+#pragma GCC unroll 12
+                for (int row = 0; row < R; row++) {
+                    const VI unit = spread_unit(x + row * stride + (step + odd) * 4);
+                    sums[row][0] = DotBF16::step(sums[row][0], VI(pair[2 * odd]), unit);
+                    sums[row][1] = DotBF16::step(sums[row][1], VI(pair[2 * odd + 1]), unit);
+                }
+        }
+    } else {
+        accumulate<DotBF16, R, COMPACT_STEPS / 2>(sums, weights, x, stride, steps, ahead);
+    }
+    for (int row = 0; row < R; row++)
+        for (int half = 0; half < 2; half++) store(out + row * PANEL + half * LANES, sums[row][half]);
+}
+
 typedef void (*Tile)(const Matrix&, long, const Rows&, long, float*);
+typedef void (*Part)(const char*, VW, const char*, long, long, const char*, float*);
+
+template <bool PACKED, int R = PACKED ? ROWS_PACKED : MOST_ROWS> static Part part_for(long rows) {
+    if constexpr (R > 1) {
+        if (rows != R) return part_for<PACKED, R - 1>(rows);
+    }
+    return add_compact<R, PACKED>;
+}
 
 template <int R = MOST_ROWS> static Tile tile_for(int type, long rows) {
     if constexpr (R > 1) {
@@ -129,18 +175,70 @@ struct Blocks {
         if (!rows) return;
         low = rows / count;
         taller = rows % count;
-        tiles[0] = tile_for(type, low);
-        if (taller) tiles[1] = tile_for(type, low + 1);
+        for (int more = 0; more < 1 + (taller != 0); more++) {
+            if (type == COMPACT) parts[0][more] = part_for<false>(low + more), parts[1][more] = part_for<true>(low + more);
+            else tiles[more] = tile_for(type, low + more);
+        }
     }
     long first(long block) const { return block * low + std::min(block, taller); }
     long height(long block) const { return low + (block < taller); }
 
-    void run(const Matrix& m, long panel, const Rows& x, long block, float* out) const {
-        tiles[block < taller](m, panel, x, first(block), out);
-    }
-
     long rows, count, low = 0, taller = 0;
     Tile tiles[2] = {};
+    Part parts[2][2] = {};  // [packed][taller]
+};
+
+// One panel at a time with all rows; a thread's own.
+class Product {
+  public:
+    Product(const Matrix& m, const Rows& x, const Blocks& blocks)
+        : m_(m), x_(x), blocks_(blocks), chunk_(chunk_of(blocks.count, blocks.rows, m.steps())) {
+        if (m.type != COMPACT || blocks.rows <= ROWS_PACKED) return;
+        many_.resize(blocks.rows * 2 + chunk_ * 2);
+        out_ = reinterpret_cast<float*>(many_.data());
+        plain_ = reinterpret_cast<char*>(many_.data() + blocks.rows * 2);
+    }
+
+    void begin(long panel) {
+        panel_ = panel;
+        if (m_.type == COMPACT) add_chunks();
+    }
+
+    // Rows of the block (height, 32), each of them asked for once.
+    float* tile(long block) {
+        if (m_.type == COMPACT) return out_ + blocks_.first(block) * PANEL;
+        blocks_.tiles[block < blocks_.taller](m_, panel_, x_, blocks_.first(block), out_);
+        return out_;
+    }
+
+  private:
+    void add_chunks() {
+        memset(out_, 0, blocks_.rows * PANEL * 4);
+        Unpacker unpacker(m_, panel_);
+        for (long step = 0; step < m_.steps(); step += chunk_) {
+            const long steps = std::min(chunk_, m_.steps() - step);
+            const bool packed = blocks_.rows <= ROWS_PACKED && unpacker.regular(steps);
+            const char *weights = packed ? unpacker.at : plain_, *ahead = unpacker.at + AHEAD;
+            if (packed) unpacker.skip(steps);
+            else unpacker.unpack(steps, plain_);
+            for (long block = 0; block < blocks_.count; block++) {
+                const long first = blocks_.first(block);
+                const char* x = x_.data + first * x_.stride + step * 4;
+                blocks_.parts[packed][block < blocks_.taller](weights, unpacker.base, x, x_.stride, steps, ahead,
+                                                              out_ + first * PANEL);
+            }
+        }
+    }
+
+    const Matrix& m_;
+    const Rows& x_;
+    const Blocks& blocks_;
+    long chunk_, panel_ = 0;
+    V few_[MOST_ROWS * 2];
+    alignas(64) char unpacked_[CHUNK * 128];
+    std::vector<V> many_;
+    float* out_ = reinterpret_cast<float*>(few_);
+    char* plain_ = unpacked_;
 };
 
 static inline long piece_of(long count, int threads) { return std::max(1L, count / (threads * 8)); }
@@ -156,14 +254,16 @@ static inline void add_bias(const Matrix& m, long panel, float* tile, long rows)
 template <class Done> static void multiply(Team& team, const Matrix& m, const Rows& x, long rows, Done&& done) {
     Blocks blocks(m.type, rows);
     team.share(m.panels(), piece_of(m.panels(), team.size), [&](long from, long to) {
-        alignas(64) float tile[MOST_ROWS * PANEL];
-        for (long panel = from; panel < to; panel++)
+        Product product(m, x, blocks);
+        for (long panel = from; panel < to; panel++) {
+            product.begin(panel);
             for (long block = 0; block < blocks.count; block++) {
-                blocks.run(m, panel, x, block, tile);
+                float* tile = product.tile(block);
                 add_bias(m, panel, tile, blocks.height(block));
                 long column = panel * PANEL;
                 done(blocks.first(block), blocks.height(block), column, std::min(PANEL, long(m.outputs) - column), tile);
             }
+        }
     });
 }
 
@@ -172,17 +272,18 @@ template <class Done> static void multiply_gated(Team& team, const Matrix& m, co
     Blocks blocks(m.type, rows);
     long half = m.panels() / 2;
     team.share(half, piece_of(half, team.size), [&](long from, long to) {
-        alignas(64) float gate[MOST_ROWS * PANEL], up[MOST_ROWS * PANEL];
-        for (long panel = from; panel < to; panel++)
+        Product gates(m, x, blocks), ups(m, x, blocks);
+        for (long panel = from; panel < to; panel++) {
+            gates.begin(panel), ups.begin(panel + half);
             for (long block = 0; block < blocks.count; block++) {
-                blocks.run(m, panel, x, block, gate);
-                blocks.run(m, panel + half, x, block, up);
+                float *gate = gates.tile(block), *up = ups.tile(block);
                 long height = blocks.height(block);
                 add_bias(m, panel, gate, height);
                 add_bias(m, panel + half, up, height);
                 for (long i = 0; i < height * PANEL; i += LANES) store(gate + i, silu(load(gate + i)) * load(up + i));
                 done(blocks.first(block), height, panel * PANEL, PANEL, gate);
             }
+        }
     });
 }
 

@@ -6,6 +6,8 @@
 // int4      a step is 4 inputs: 16 outputs x 4 bytes, outputs 0-15 in the low nibbles (weight + 8), 16-31 in the high
 //           ones; 32 float32 scales before every 64 inputs
 //
+// compact   bfloat16 in 12 bits; see compact.h
+//
 // A panel is read from its first byte to its last, so one row streams at the memory's speed, and many rows find it in
 // the cache.
 #pragma once
@@ -17,11 +19,13 @@
 
 namespace sage {
 
-enum Type : int32_t { F32 = 0, BF16 = 1, I8 = 2, I4 = 3 };
+enum Type : int32_t { F32 = 0, BF16 = 1, I8 = 2, I4 = 3, COMPACT = 4 };
 
 constexpr long PANEL = 32;
 constexpr long SCALES_BYTES = PANEL * 4;
 constexpr long MOST_GROUP = 128;
+constexpr long COMPACT_HEADER = 64, COMPACT_STEPS = 192;  // bytes of a panel's header, and of two steps
+constexpr long AHEAD = 6144;  // bytes between what is read and what is asked of the memory
 
 struct Matrix {
     int32_t type;
@@ -37,7 +41,10 @@ struct Matrix {
     long panels() const { return (outputs + PANEL - 1) / PANEL; }
     long groups() const { return (inputs + group() - 1) / group(); }
     long steps() const { return type == F32 ? inputs : (inputs + 1) / 2; }
-    long panel_bytes() const { return whole_numbers() ? groups() * group_bytes() : steps() * step_bytes(); }
+    long panel_bytes() const {
+        if (type == COMPACT) return COMPACT_HEADER + steps() / 2 * COMPACT_STEPS;
+        return whole_numbers() ? groups() * group_bytes() : steps() * step_bytes();
+    }
     char* panel(long index) const { return data + index * panel_bytes(); }
 
     // Bytes of one row of activations for this matrix.
@@ -120,8 +127,8 @@ static inline void pack_panel(const Matrix& m, long panel, const void* source, i
     turn(copy.data(), rows, m.steps(), m.steps(), reinterpret_cast<uint32_t*>(m.panel(panel)));
 }
 
-// One row of the matrix as it was before packing: an embedding.
-static inline void unpack_row(const Matrix& m, long row, float* out) {
+// One row of the matrix, which is not a compact one, as it was before packing.
+static inline void unpack_row_plain(const Matrix& m, long row, float* out) {
     const char* at = m.panel(row / PANEL);
     const long column = row % PANEL, size = m.group();
     for (long i = 0; i < m.inputs; i++) {
