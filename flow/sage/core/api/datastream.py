@@ -6,9 +6,15 @@ Records are handed on by reference; an operator that changes a record in place c
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from sage.common.errors import PipelineError
+from sage.core.api.connected import (
+    BroadcastConnectedStream,
+    BroadcastStream,
+    ConnectedStreams,
+    KeyedConnectedStreams,
+)
 from sage.core.api.keyed import KeyedMixin
 from sage.core.api.output_tag import OutputTag, tag_name
 from sage.core.api.outputs import OutputsMixin
@@ -64,6 +70,29 @@ class DataStream(TransformationsMixin[T], PartitioningMixin[T], OutputsMixin[T],
         )
         return self._plain(node)
 
+    @overload
+    def connect(self, other: BroadcastStream[R]) -> BroadcastConnectedStream[T, R]: ...
+    @overload
+    def connect(self, other: DataStream[R]) -> ConnectedStreams[T, R]: ...
+    def connect(self, other: Any) -> BroadcastConnectedStream[T, Any] | ConnectedStreams[T, Any]:
+        """One operator for two streams, of different types: see ConnectedStreams; or with a broadcast stream.
+
+        >>> from sage.core.api import LocalEnvironment
+        >>> env, seen = LocalEnvironment("example"), []
+        >>> _ = env.from_collection([1]).connect(env.from_collection(["a"])).map(str, str.upper).sink(seen.append)
+        >>> _ = env.submit()
+        >>> sorted(seen)
+        ['1', 'A']
+        """
+        origin = Origin.of_caller()
+        if isinstance(other, BroadcastStream):
+            self._same_environment(other._stream, "connect", origin)
+            return BroadcastConnectedStream(self, other)
+        self._same_environment(other, "connect", origin)
+        if isinstance(self, KeyedStream) and isinstance(other, KeyedStream):
+            return KeyedConnectedStreams(self, other)
+        return ConnectedStreams(self, other)
+
     def get_side_output(self, tag: OutputTag[R]) -> DataStream[R]:
         """What the operator that makes this stream put out under `tag`.
 
@@ -99,3 +128,13 @@ class DataStream(TransformationsMixin[T], PartitioningMixin[T], OutputsMixin[T],
 
 class KeyedStream(KeyedMixin[K, T], DataStream[T], Generic[K, T]):
     """A stream whose next operator sees all records of a key in one subtask, with state of its own for each key."""
+
+    @overload  # type: ignore[override]
+    def connect(self, other: BroadcastStream[R]) -> BroadcastConnectedStream[T, R]: ...
+    @overload
+    def connect(self, other: KeyedStream[K, R]) -> KeyedConnectedStreams[K, T, R]: ...
+    @overload
+    def connect(self, other: DataStream[R]) -> ConnectedStreams[T, R]: ...
+    def connect(self, other: Any) -> Any:
+        """As DataStream.connect; two keyed streams share keyed state and timers: see KeyedConnectedStreams."""
+        return super().connect(other)

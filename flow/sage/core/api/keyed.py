@@ -109,7 +109,7 @@ class KeyedMixin(Stream[T], Generic[K, T]):
 
         >>> from sage.core.api import LocalEnvironment
         >>> env = LocalEnvironment("example")
-        >>> _ = env.from_collection("abca").key_by(lambda c: c).count().print()
+        >>> _ = env.from_collection(list("abca")).key_by(lambda c: c).count().print()
         >>> _ = env.submit()
         ('a', 1)
         ('b', 1)

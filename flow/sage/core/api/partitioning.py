@@ -11,7 +11,9 @@ from sage.core.api.stream import Stream
 from sage.core.graph.spec import OperatorKind, Partitioning
 
 if TYPE_CHECKING:
+    from sage.core.api.connected import BroadcastStream
     from sage.core.api.datastream import DataStream, KeyedStream
+    from sage.core.api.state import MapStateDescriptor
 
 __all__ = ["PartitioningMixin"]
 
@@ -74,6 +76,32 @@ class PartitioningMixin(Stream[T]):
     def forward(self) -> DataStream[T]:
         """Send records to the subtask of the same number; the next operator must have the same parallelism."""
         return self._partitioned(Partitioning.FORWARD)
+
+    @overload
+    def broadcast(self) -> DataStream[T]: ...
+    @overload
+    def broadcast(
+        self, descriptor: MapStateDescriptor[Any, Any], *descriptors: MapStateDescriptor[Any, Any]
+    ) -> BroadcastStream[T]: ...
+    def broadcast(
+        self, descriptor: MapStateDescriptor[Any, Any] | None = None, *descriptors: MapStateDescriptor[Any, Any]
+    ) -> DataStream[T] | BroadcastStream[T]:
+        """Send every record to every subtask of the next operator.
+
+        With descriptors of map states: for `other.connect(broadcast_stream)`, whose function keeps what it needs of the
+        records in these states (Flink's Broadcast State Pattern).
+
+        >>> from sage.core.api import LocalEnvironment
+        >>> env, seen = LocalEnvironment("example"), []
+        >>> _ = env.from_collection([1]).broadcast().map(lambda x: x, parallelism=3).sink(seen.append)
+        >>> _ = env.submit()
+        >>> seen
+        [1, 1, 1]
+        """
+        from sage.core.api.connected import BroadcastStream
+
+        stream = self._partitioned(Partitioning.BROADCAST)
+        return stream if descriptor is None else BroadcastStream(stream, (descriptor, *descriptors))
 
     def _partitioned(self, partitioning: Partitioning) -> DataStream[T]:
         from sage.core.api.datastream import DataStream

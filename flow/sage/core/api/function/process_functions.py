@@ -39,7 +39,7 @@ class KeyedProcessFunction(BaseFunction, ABC, Generic[K, T, R]):
     ...     def on_timer(self, timestamp, context, out):
     ...         out.collect((context.get_current_key(), self.seen.value()))
     >>> env = LocalEnvironment("example")
-    >>> _ = env.from_collection("abca").key_by(lambda c: c).process(Count).print()
+    >>> _ = env.from_collection(list("abca")).key_by(lambda c: c).process(Count).print()
     >>> _ = env.submit()
     ('a', 2)
     ('b', 1)

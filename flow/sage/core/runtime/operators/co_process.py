@@ -45,7 +45,8 @@ class _TwoCalls(FunctionOperator):
         if self._second is None:
             self.calls = tuple(getattr(self.bound.target, method) for method in self.methods)
         else:
-            self.calls = (self.bound.call, self._bind(self._second, self.function).call)
+            same = self._second is self._spec  # one function for both streams
+            self.calls = (self.bound.call, self.bound.call if same else self._bind(self._second, self.function).call)
 
 
 class CoMapOperator(_TwoCalls):
