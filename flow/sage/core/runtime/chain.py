@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType, TracebackType
+from typing import Any
 
 from sage.core.graph.origin import is_ours
 from sage.core.runtime.codegen import Member
-from sage.core.runtime.events import Batch, ControlEvent
+from sage.core.runtime.events import Batch, ControlEvent, JobAborted
+from sage.core.runtime.failure import OnError, RecordFailure
 from sage.core.runtime.loop import LoopStage
 from sage.core.runtime.mailbox import Mailbox
 from sage.core.runtime.meter import Meter
-from sage.core.runtime.output import Output, Target
-from sage.core.runtime.stages import ChainOperator, OperatorStage, Stage, StageLink
+from sage.core.runtime.output import KeySelectionFailed, Output, Target
+from sage.core.runtime.stages import ChainOperator, OperatorStage, Stage, StageLink, Tolerate
 
 __all__ = ["Chain", "ChainOperator", "Failure"]
 
@@ -22,23 +24,40 @@ __all__ = ["Chain", "ChainOperator", "Failure"]
 class Failure:
     """Which operator (or its key selector) raised, and at which record, where that is known."""
 
+    stage: Stage
     operator: ChainOperator
     in_key: bool
-    record: object
+    record: Any
+    timestamp: int | None
     at_record: bool = True
 
 
 class Chain:
-    """The operators below and including `head`. `outputs` are the edges that leave the task, by number."""
+    """The operators below and including `head`. `outputs` are the edges that leave the task, by number.
+
+    `copies`: operators are handed copies of records. With `on_error`, a record at which a function raises goes there.
+    """
 
     def __init__(
-        self, head: ChainOperator, outputs: dict[int, Output], limit: int, meter: Meter, mailbox: Mailbox
+        self,
+        head: ChainOperator,
+        outputs: dict[int, Output],
+        limit: int,
+        meter: Meter,
+        mailbox: Mailbox,
+        *,
+        subtask: int = 0,
+        copies: bool = False,
+        on_error: OnError | None = None,
     ) -> None:
         self.operators = list(head.walk())
         self.meter = meter
         self._mailbox = mailbox
         self._limit = limit
         self._outputs = outputs
+        self._subtask = subtask
+        self._copies = copies
+        self._on_error = on_error
         self.head = self._stage(head)
         self.stages = list(_walk(self.head))
         self.operator_stages = [stage for stage in self.stages if isinstance(stage, OperatorStage)]
@@ -75,26 +94,43 @@ class Chain:
         return min((time for time in times if time is not None), default=None)
 
     def failure(self, trace: TracebackType | None) -> Failure | None:
-        """Where in the chain a traceback comes from, at its deepest; None when it is not from here."""
+        """Where in the chain a traceback comes from; None when it is not from here. Counts it as an error."""
+        found = self._find(trace)
+        if found is not None:
+            found.operator.errors += 1
+            if isinstance(found.stage, LoopStage):
+                found.stage.failed(found.operator)
+        return found
+
+    def _find(self, trace: TracebackType | None) -> Failure | None:
+        """The deepest operator on the traceback, and the record that it was at."""
         found: Failure | None = None
-        failed: tuple[LoopStage, int] | None = None
         while trace is not None:
             frame = trace.tb_frame
             looped = self._in_loop(trace)
             if looped is not None:
                 stage, index, in_key, name = looped
-                found = Failure(stage.operators[index], in_key, frame.f_locals.get(name))
-                failed = (stage, index)
+                record, time = frame.f_locals.get(name), frame.f_locals.get("time")
+                found = Failure(stage, stage.operators[index], in_key, record, time)
             elif frame.f_code in _STAGE_CODE:
-                found, failed = Failure(frame.f_locals["self"].operators[0], False, None, at_record=False), None
-            elif found is not None and failed is None:
+                stage = frame.f_locals["self"]
+                found = Failure(stage, stage.operators[0], False, None, None, at_record=False)
+            elif found is not None and isinstance(found.stage, OperatorStage):
                 found = _with_record(found, frame)
             trace = trace.tb_next
-        if found is not None:
-            found.operator.errors += 1
-        if failed is not None:
-            failed[0].failed(failed[1])
         return found
+
+    def _tolerated(self, stage: Stage, error: Exception) -> bool:
+        """Tell `on_error` of a record at which a function of this very stage raised."""
+        if self._on_error is None or isinstance(error, (JobAborted, KeySelectionFailed)):
+            return False
+        found = self._find(error.__traceback__)
+        if found is None or found.stage is not stage or not found.at_record:
+            return False
+        self.failure(error.__traceback__)
+        node = found.operator.plan.node
+        self._on_error(RecordFailure(node.name, node.uid, self._subtask, found.record, found.timestamp, error))
+        return True
 
     def _in_loop(self, trace: TracebackType) -> tuple[LoopStage, int, bool, str] | None:
         code = trace.tb_frame.f_code
@@ -111,14 +147,20 @@ class Chain:
         members: list[Member] = []
         targets: list[Target] = []
         self._member(operator, members, targets)
-        return LoopStage(members, targets, self._limit, self.meter)
+        return LoopStage(members, targets, self.meter, limit=self._limit, copies=self._copies, tolerate=self._tolerance)
+
+    @property
+    def _tolerance(self) -> Tolerate | None:
+        return None if self._on_error is None else self._tolerated
 
     def _operator_stage(self, operator: ChainOperator) -> OperatorStage:
         main: list[Target] = []
         sides: dict[str, list[Target]] = {}
         for tag, target in self._targets(operator):
             (main if tag is None else sides.setdefault(tag, [])).append(target)
-        return OperatorStage(operator, main, sides, self.meter, self._mailbox)
+        return OperatorStage(
+            operator, main, sides, self.meter, self._mailbox, copies=self._copies, tolerate=self._tolerance
+        )
 
     def _targets(self, operator: ChainOperator) -> Iterator[tuple[str | None, Target]]:
         for number in operator.plan.outputs:
@@ -155,5 +197,5 @@ def _walk(stage: Stage) -> Iterator[Stage]:
 def _with_record(found: Failure, frame: FrameType) -> Failure:
     """Operators that call user functions keep the record at hand in a local variable named `record`."""
     if is_ours(frame.f_code.co_filename) and "record" in frame.f_locals:
-        return Failure(found.operator, found.in_key, frame.f_locals["record"])
+        return replace(found, record=frame.f_locals["record"], timestamp=frame.f_locals.get("time"), at_record=True)
     return found

@@ -12,7 +12,7 @@ For `map → filter → map` the loop is what a person would write:
 so that a record costs three calls and nothing else. Records keep their order, and a record passes all operators before
 the next one starts. When a user's function raises, the line of the generated function tells which operator it was and
 its local variables which record. There are four versions of a loop: with event times or without, and with a clock
-around each operator or without (that one runs on a sample).
+around each operator or without (that one runs on a sample); loops that reduce also with the table's dict or without.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ import time
 from collections.abc import Iterator
 from functools import lru_cache
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
 from sage.core.graph.origin import GENERATED
 from sage.core.graph.spec import OperatorKind
 from sage.core.runtime.output import Target
-from sage.core.runtime.stages import ChainOperator
+from sage.core.runtime.stages import ChainOperator, copied
+from sage.core.state.base import StateTable
 
-__all__ = ["COUNTED", "Loop", "Member"]
+__all__ = ["COUNTED", "Loop", "Member", "Version", "namespace"]
 
 COUNTED = frozenset({OperatorKind.FILTER, OperatorKind.FLAT_MAP, OperatorKind.PROCESS})
 
@@ -64,19 +65,26 @@ class RecordBuffer(list[Any]):
 
 
 def namespace(
-    members: list[Member], targets: list[Target], counts: list[int], times: list[float], limit: int
+    members: list[Member],
+    targets: list[Target],
+    counts: list[int],
+    times: list[float],
+    *,
+    limit: int,
+    tables: dict[int, StateTable],
+    copies: bool,
 ) -> dict[str, Any]:
-    """What the generated code can see; all versions share it, the state of reduce included."""
+    """What the generated code can see, for all its versions. `tables`: the state of the members that reduce."""
     names: dict[str, Any] = {"counts": counts, "times": times, "clock": time.perf_counter}
-    names |= {"many": _many, "sampled": _sampled, "limit": limit}
+    names |= {"many": _many, "sampled": _sampled, "limit": limit, "nothing": Nothing.NOTHING}
+    if copies:
+        names["copy"] = copied
     for member in members:
         index, operator = member.index, member.operator
         names |= {f"f{index}": operator.call, f"k{index}": operator.key, f"x{index}": operator.context}
         names |= {f"kb{index}": operator.keyed, f"o{index}": RecordBuffer()}
-        if operator.kind is OperatorKind.REDUCE:
-            assert operator.keyed is not None
-            table = operator.keyed.table("reduce", "reduce")
-            names |= {f"g{index}": table.get, f"p{index}": table.put, "nothing": Nothing.NOTHING}
+    for index, table in tables.items():
+        names |= {f"g{index}": table.get, f"p{index}": table.put, f"d{index}": getattr(table, "direct", None)}
     for number, target in enumerate(targets):
         names |= {f"e{number}": target.buffer.append, f"t{number}": target.timestamps.append}
         names |= {f"b{number}": target.buffer, f"w{number}": target.flush}
@@ -112,15 +120,25 @@ def _compiled(text: str, name: str) -> CodeType:
     return compile(text, name, "exec")
 
 
+class Version(NamedTuple):
+    """Which of its versions a loop is: records with event times; with clocks; reducing in the dicts of its tables."""
+
+    timed: bool
+    clocked: bool
+    direct: bool
+
+
 class Loop:
     """A version of the loop: `function(records, timestamps)`, and which operator each of its lines belongs to.
 
     `records` is an iterator; `lines` has (operator's number, whether it is its key, name of the record's variable).
     """
 
-    def __init__(self, members: list[Member], names: dict[str, Any], *, timed: bool, clocked: bool) -> None:
-        self._timed = timed
-        self._clocked = clocked
+    def __init__(self, members: list[Member], names: dict[str, Any], version: Version) -> None:
+        self._timed = version.timed
+        self._clocked = version.clocked
+        self._direct = version.direct
+        self._copies = "copy" in names
         self._text: list[str] = []
         self.lines: dict[int, tuple[int, bool, str]] = {}
         self._write(members)
@@ -160,19 +178,25 @@ class Loop:
         index, operator = member.index, member.operator
         if operator.key is not None:
             self._line(indent, f"key = k{index}({value})", (index, True, value))
-            if operator.keyed is not None and (operator.stateful or operator.kind is OperatorKind.REDUCE):
+            by_table = operator.kind is OperatorKind.REDUCE and not self._direct
+            if operator.keyed is not None and (operator.stateful or by_table):
                 self._line(indent, f"kb{index}.key = key")
         write = getattr(self, f"_{operator.kind}")
         result, indent = write(operator, index, value, indent)
         amplified = amplified or operator.kind in (OperatorKind.FLAT_MAP, OperatorKind.PROCESS)
+        handed = f"copy({result})" if self._copies else result
         for target in member.targets:
-            self._line(indent, f"e{target}({result})")
+            self._line(indent, f"e{target}({handed})", (index, False, value))
             if self._timed:
                 self._line(indent, f"t{target}(time)")
             if amplified:
                 self._line(indent, f"if len(b{target}) >= limit: w{target}()", (index, False, value))
         for child in member.children:
-            self._member(child, result, indent, amplified=amplified)
+            taken = result
+            if self._copies:
+                taken = f"c{child.index}"
+                self._line(indent, f"{taken} = {handed}", (index, False, value))
+            self._member(child, taken, indent, amplified=amplified)
         if not member.targets and not member.children:
             self._line(indent, "pass")
 
@@ -210,11 +234,15 @@ class Loop:
         return f"v{index}", indent + 1
 
     def _reduce(self, operator: ChainOperator, index: int, value: str, indent: int) -> tuple[str, int]:
-        self._line(indent, f"v{index} = g{index}()", (index, operator.key is not None, value))
+        key = "key" if operator.key is not None else "None"
+        read = f"d{index}.get({key})" if self._direct else f"g{index}()"
+        self._line(indent, f"v{index} = {read}", (index, operator.key is not None, value))
         self._line(indent, f"if v{index} is None: v{index} = {value}")
         self._line(indent, "else:")
         self._call(indent + 1, f"v{index} = f{index}(None if v{index} is nothing else v{index}, {value})", index, value)
-        self._line(indent, f"p{index}(nothing if v{index} is None else v{index})", (index, False, value))
+        written = f"nothing if v{index} is None else v{index}"
+        write = f"d{index}[{key}] = {written}" if self._direct else f"p{index}({written})"
+        self._line(indent, write, (index, False, value))
         return f"v{index}", indent
 
     def _sink(self, operator: ChainOperator, index: int, value: str, indent: int) -> tuple[str, int]:

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from sage.common.errors import PipelineError, SageError
 from sage.core.graph.origin import Origin, raised_at
 
-__all__ = ["operator_failed"]
+__all__ = ["OnError", "RecordFailure", "operator_failed"]
 
 _SHOWN = 120  # characters of a record
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _SHOWN
+
+
+@dataclass(slots=True, frozen=True)
+class RecordFailure:
+    """A record at which a function raised, though the job goes on. `timestamp`: its event time (ms), if it has one."""
+
+    operator: str
+    operator_id: str
+    subtask: int
+    record: Any
+    timestamp: int | None
+    error: Exception
+
+
+OnError = Callable[[RecordFailure], None]  # called in the task's thread; may raise, to fail the job after all
 
 
 def operator_failed(

@@ -4,44 +4,62 @@ from __future__ import annotations
 
 from typing import Any
 
-from sage.core.runtime.codegen import COUNTED, Loop, Member, namespace
+from sage.core.graph.spec import OperatorKind
+from sage.core.runtime.codegen import COUNTED, Loop, Member, Version, namespace
 from sage.core.runtime.events import Batch, ControlEvent, Watermark
 from sage.core.runtime.meter import Meter
 from sage.core.runtime.output import Target
-from sage.core.runtime.stages import ChainOperator, Stage, StageLink
+from sage.core.runtime.stages import ChainOperator, Stage, StageLink, Tolerate
+from sage.core.state.base import StateTable
 
 __all__ = ["LoopStage"]
 
 
 class LoopStage(Stage):
-    """`members[0]` is the head; `targets` has what members' target numbers mean."""
+    """`members[0]` is the head; `targets` has what members' target numbers mean.
 
-    def __init__(self, members: list[Member], targets: list[Target], limit: int, meter: Meter) -> None:
+    With `tolerate`, a record at which a function raised is left out, after `tolerate(error)`; what it had put out
+    before stays.
+    """
+
+    def __init__(
+        self,
+        members: list[Member],
+        targets: list[Target],
+        meter: Meter,
+        *,
+        limit: int,
+        copies: bool = False,
+        tolerate: Tolerate | None = None,
+    ) -> None:
         self.operators: list[ChainOperator] = [member.operator for member in members]
         self.targets = targets
         self._members = members
         self._links = [target for target in targets if isinstance(target, StageLink)]
         self._counts = [0] * len(members)
         self._times = [0.0] * len(members)
-        self._names = namespace(members, targets, self._counts, self._times, limit)
+        self._tables = _tables(members)
+        self._names = namespace(
+            members, targets, self._counts, self._times, limit=limit, tables=self._tables, copies=copies
+        )
         self._meter = meter
-        self.loops: dict[tuple[bool, bool], Loop] = {}
+        self._tolerate = tolerate
+        self.loops: dict[Version, Loop] = {}
         for clocked in (False, True):  # most streams have no event time
-            self._loop(timed=False, clocked=clocked)
+            self._loop(Version(timed=False, clocked=clocked, direct=self._direct))
 
     def process(self, batch: Batch, port: int) -> None:
         """A clock stands around each operator for the first record; its shares of the time stand for the batch."""
-        times = batch.timestamps
-        timed = times is not None
+        timed = batch.timestamps is not None
         for target in self.targets:
             if target.timed is not timed:
                 target.begin(timed)
+        direct = self._direct
         entered = self._meter.enter()
         try:
-            self._run(self._loop(timed=timed, clocked=True), batch.records[:1], None if times is None else times[:1])
+            self._run(Version(timed, True, direct), batch.cut(0, 1))
             if len(batch.records) > 1:
-                rest = None if times is None else times[1:]
-                self._run(self._loop(timed=timed, clocked=False), batch.records[1:], rest)
+                self._run(Version(timed, False, direct), batch.cut(1))
         finally:
             self._share(self._meter.leave(entered))
         for link in self._links:
@@ -57,22 +75,36 @@ class LoopStage(Stage):
         for stage in self.below():
             stage.end(drained)
 
-    def failed(self, index: int) -> None:
-        """The member raised at a record: it did not come to those behind it."""
-        _uncount_rest(self._members[0], index)
+    def failed(self, operator: ChainOperator) -> None:
+        """The operator raised at a record: it did not come to those behind it."""
+        _uncount_rest(self._members[0], self.operators.index(operator))
 
-    def _loop(self, *, timed: bool, clocked: bool) -> Loop:
-        loop = self.loops.get((timed, clocked))
+    @property
+    def _direct(self) -> bool:
+        """Whether every table lets the loop work in its dict now."""
+        return all(getattr(table, "direct", None) is not None for table in self._tables.values())
+
+    def _loop(self, version: Version) -> Loop:
+        loop = self.loops.get(version)
         if loop is None:
-            loop = self.loops[timed, clocked] = Loop(self._members, self._names, timed=timed, clocked=clocked)
+            loop = self.loops[version] = Loop(self._members, self._names, version)
         return loop
 
-    def _run(self, loop: Loop, batch: list[Any], timestamps: list[int] | None) -> None:
-        records: Any = iter(batch)
-        try:
-            loop.function(records, timestamps)
-        finally:
-            self._account(len(batch) - records.__length_hint__())
+    def _run(self, version: Version, batch: Batch) -> None:
+        loop = self._loop(version)
+        records: Any = iter(batch.records)
+        timestamps = None if batch.timestamps is None else iter(batch.timestamps)
+        left = len(batch.records)
+        while True:
+            try:
+                loop.function(records, timestamps)
+                return
+            except Exception as error:
+                if self._tolerate is None or not self._tolerate(self, error):
+                    raise
+            finally:
+                taken, left = left - records.__length_hint__(), records.__length_hint__()
+                self._account(taken)
 
     def _share(self, elapsed: float) -> None:
         total = sum(self._times)
@@ -92,6 +124,16 @@ class LoopStage(Stage):
             self._counts[index] = 0
             for child in member.children:
                 entered[child.index] = left
+
+
+def _tables(members: list[Member]) -> dict[int, StateTable]:
+    """The state of the members that reduce, by their numbers."""
+    tables = {}
+    for member in members:
+        if member.operator.kind is OperatorKind.REDUCE:
+            assert member.operator.keyed is not None, "reduce has keyed state"
+            tables[member.index] = member.operator.keyed.table("reduce", "reduce")
+    return tables
 
 
 def _uncount_rest(member: Member, failed: int) -> bool:

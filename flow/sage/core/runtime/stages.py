@@ -6,6 +6,7 @@ stage emits goes into `Target`s: `StageLink`s to the stages below it and `Output
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +21,10 @@ from sage.core.runtime.operators.base import Operator, OperatorContext
 from sage.core.runtime.output import Target
 from sage.core.state.base import KeyedStateBackend, OperatorStateBackend
 
-__all__ = ["ChainOperator", "OperatorStage", "Stage", "StageLink"]
+__all__ = ["ChainOperator", "OperatorStage", "Stage", "StageLink", "Tolerate", "copied"]
+
+
+Tolerate = Callable[["Stage", Exception], bool]  # whether the stage goes on behind the record that failed
 
 
 @dataclass(slots=True)
@@ -56,6 +60,14 @@ class ChainOperator:
         yield self
         for child in self.children:
             yield from child.walk()
+
+
+def copied(record: Any) -> Any:
+    """A record that its receiver may change."""
+    return record if type(record) in _UNCHANGING else copy.deepcopy(record)
+
+
+_UNCHANGING = frozenset({int, float, complex, str, bytes, bool, type(None)})
 
 
 class Stage:
@@ -117,6 +129,9 @@ class OperatorStage(Stage):
         sides: dict[str, list[Target]],
         meter: Meter,
         mailbox: Mailbox,
+        *,
+        copies: bool = False,
+        tolerate: Tolerate | None = None,
     ) -> None:
         assert operator.operator is not None
         assert operator.operator_context is not None
@@ -129,17 +144,36 @@ class OperatorStage(Stage):
         self._sides = sides
         self._meter = meter
         self._mailbox = mailbox
+        self._copies = copies
+        self._tolerate = tolerate
         self.context.mailbox = self._post
         self.context.wait = self._wait
 
     def process(self, batch: Batch, port: int) -> None:
         entered = self._meter.enter()
         try:
-            self._counters.records_in += len(batch.records)
-            self.operator.process(batch, port)
-            self.drain()
+            if self._tolerate is None:
+                self._counters.records_in += len(batch.records)
+                self.operator.process(batch, port)
+                self.drain()
+            else:
+                self._process_each(batch, port, self._tolerate)
         finally:
             self._counters.busy_s += self._meter.leave(entered)
+
+    def _process_each(self, batch: Batch, port: int, tolerate: Tolerate) -> None:
+        """Record by record, leaving out those at which the operator raises, with what they had put out."""
+        out = self.context.out
+        for index in range(len(batch.records)):
+            self._counters.records_in += 1
+            try:
+                self.operator.process(batch.cut(index, index + 1), port)
+            except Exception as error:
+                if not tolerate(self, error):
+                    raise
+                out.drain()
+                out.side.clear()
+            self.drain()
 
     def event(self, event: ControlEvent) -> None:
         if isinstance(event, Watermark):
@@ -198,7 +232,10 @@ class OperatorStage(Stage):
         if batch.records:
             self._counters.records_out += len(batch.records)
             for target in self._main:
-                target.send(batch)
+                target.send(self._handed(batch))
+
+    def _handed(self, batch: Batch) -> Batch:
+        return Batch([copied(record) for record in batch.records], batch.timestamps) if self._copies else batch
 
     def _drain_sides(self) -> None:
         """Side outputs: records with timestamps and without in batches of their own."""
@@ -206,7 +243,7 @@ class OperatorStage(Stage):
         for tag, records in sides.items():
             for target in self._sides.get(tag, ()):
                 for batch in _side_batches(records):
-                    target.send(batch)
+                    target.send(self._handed(batch))
 
     def _advance(self, watermark: int) -> None:
         """Event timers fire, then the operator hears of it, then those below; event time never goes back."""

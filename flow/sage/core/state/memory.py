@@ -42,6 +42,14 @@ class MemoryTable:
         self._spaces: dict[Hashable, Space] = {}
         self._touched: set[tuple[Any, Hashable]] | None = None  # own copies, while a snapshot is being written
 
+    @property
+    def direct(self) -> Space | None:
+        """The values by key, for a loop that reads and replaces them itself; None while a snapshot needs the old ones.
+
+        Always the same dict. May become None only between two batches.
+        """
+        return self._values if self._touched is None else None
+
     def get(self, namespace: Hashable = None) -> Any:
         """See StateTable."""
         if self._touched is not None:
