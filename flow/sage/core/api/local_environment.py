@@ -18,7 +18,7 @@ from sage.core.api.function.base_function import StopSignal
 from sage.core.api.function.functions import BatchFunction, SourceFunction
 from sage.core.api.function.service_calls import ServiceCalls
 from sage.core.api.job_handle import JobHandle
-from sage.core.graph.explain import as_json, as_text
+from sage.core.graph.explain import explained
 from sage.core.graph.logical import LogicalGraph
 from sage.core.graph.origin import Origin
 from sage.core.graph.plan import PhysicalPlan, build_plan
@@ -26,6 +26,7 @@ from sage.core.graph.source import SourceSpec
 from sage.core.graph.spec import OperatorKind, checked_parallelism
 from sage.core.runtime import session
 from sage.core.runtime.local.job import LocalJob
+from sage.core.runtime.local.start import job_checkpoints, tell_start
 from sage.core.runtime.local.wiring import JobContext
 from sage.core.runtime.services import ServiceRegistry
 
@@ -53,6 +54,7 @@ class LocalEnvironment:
         self._settings = parse_config(config, origin)
         self._graph = LogicalGraph()
         self._submitted: set[int] = set()
+        self._jobs = 0
         self._services = ServiceRegistry()
         self._origin = origin
         self._background: list[LocalJob] = []
@@ -137,12 +139,15 @@ class LocalEnvironment:
             self._start(job)
         return handle
 
-    def explain(self, format: Literal["text", "json"] = "text") -> str:  # noqa: A002 - the word for it
-        """The physical plan of everything that was built: tasks, fused operators, how records travel between them."""
+    def explain(self, format: Literal["text", "json", "mermaid"] = "text") -> str:  # noqa: A002 - the word for it
+        """The physical plan of everything that was built: tasks, fused operators, how records travel between them.
+
+        `mermaid` is a flowchart for Markdown. Raises PipelineError for another format.
+        """
         plan = build_plan(
             self._graph, range(len(self._graph.nodes)), self.parallelism, chaining=self._settings.chaining
         )
-        return as_json(self.name, plan) if format == "json" else as_text(self.name, plan)
+        return explained(self.name, plan, format)
 
     def close(self) -> None:
         """Wait for the jobs that still run in the background, then close the services that were made."""
@@ -197,18 +202,24 @@ class LocalEnvironment:
 
     def _job(self, plan: PhysicalPlan) -> LocalJob:
         running = session.current()
+        self._jobs += 1
+        settings = replace(self._settings, parallelism=self.parallelism)
+        checkpoints = job_checkpoints(self.name, self._origin, settings.checkpoint, self._jobs)
         context = JobContext(
             job_id=uuid.uuid4().hex[:12],
             name=self.name,
-            settings=replace(self._settings, parallelism=self.parallelism),
+            settings=settings,
             services=self._services,
             stopping=threading.Event(),
             aborted=threading.Event(),
             owner=self,
+            identity=checkpoints.identity,
         )
         path = Path(self._origin.file)
         where = str(path.resolve()) if path.is_file() else self._origin.file
-        return LocalJob(plan, context, running.reporter(path=where, parallelism=self.parallelism))
+        job = LocalJob(plan, context, running.reporter(path=where, parallelism=self.parallelism), checkpoints)
+        tell_start(self.name, checkpoints)
+        return job
 
     def _in_background(self) -> list[LocalJob]:
         return [job for job in self._background if job.ended_at is None]

@@ -5,9 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from sage.common.errors import PipelineError
+from sage.core.graph.mermaid import as_mermaid
 from sage.core.graph.plan import PhysicalEdge, PhysicalOperator, PhysicalPlan, TaskPlan
 
-__all__ = ["as_dict", "as_json", "as_text"]
+__all__ = ["as_dict", "as_json", "as_text", "explained"]
+
+
+def explained(name: str, plan: PhysicalPlan, format: str) -> str:  # noqa: A002 - the word for it
+    """The plan as text, json or mermaid."""
+    formats = {"text": as_text, "json": as_json, "mermaid": as_mermaid}
+    if format not in formats:
+        raise PipelineError(f"explain has no format {format!r}", cause=f"known: {', '.join(formats)}")
+    return formats[format](name, plan)
 
 
 def as_text(name: str, plan: PhysicalPlan) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 
-__all__ = ["Origin", "describe", "is_ours", "raised_at"]
+__all__ = ["Origin", "describe", "is_ours", "raised_at", "raised_in"]
 
 _SAGE = str(Path(__file__).parents[2])
 _OURS = tuple(f"{_SAGE}{os.sep}{part}{os.sep}" for part in ("core", "middleware", "utils"))
@@ -58,6 +58,15 @@ def raised_at(trace: TracebackType | None) -> Origin | None:
                 own = here
         trace = trace.tb_next
     return own or library
+
+
+def raised_in(frame: FrameType | None) -> Origin | None:
+    """The deepest line of the user's own code that a running frame is at; None when there is none."""
+    while frame is not None:
+        if not is_ours(frame.f_code.co_filename) and not _is_library(frame):
+            return Origin(frame.f_code.co_filename, frame.f_lineno)
+        frame = frame.f_back
+    return None
 
 
 def describe(target: object) -> str:
