@@ -68,6 +68,7 @@ def run_file(
     path: str | os.PathLike[str],
     *,
     parallelism: int | None = None,
+    restore: str | None = None,
     argv: Sequence[str] = (),
     on_progress: Callable[[ProgressSnapshot], None] | None = None,
     home: SageHome | None = None,
@@ -75,14 +76,18 @@ def run_file(
     """Run a pipeline file in this process and wait for all its jobs. Raises nothing: the report holds the error.
 
     The script sees `argv` in `sys.argv`, its folder first in `sys.path` and `__name__ == "__main__"`. `parallelism`
-    overrides the script's own for operators that name none. Jobs are recorded in `home` (default: where SageHome.find
-    looks, made if need be). On Ctrl-C sources stop and what was read runs out; a second Ctrl-C aborts.
+    overrides the script's own for operators that name none. `restore` is the checkpoint that its jobs continue from:
+    `latest` (without one they start anew), the number of one, or the folder of a checkpoint or savepoint. Jobs are
+    recorded in `home` (default: where SageHome.find looks, made if need be). On Ctrl-C jobs with checkpoints make a
+    last one and stop; in others sources stop and what was read runs out. A second Ctrl-C aborts.
     """
     file = Path(path)
     report = RunReport()
     try:
         code = _compiled(file)
-        running = session.Session(parallelism=parallelism, home=home or _home(), on_progress=on_progress, keeps=True)
+        running = session.Session(
+            parallelism=parallelism, restore=restore, home=home or _home(), on_progress=on_progress, keeps=True
+        )
     except SageError as error:
         report.error = error
         return report

@@ -40,7 +40,8 @@ class CheckpointTarget(Protocol):
         """Begin the checkpoint in every subtask."""
 
     def completed(self, checkpoint_id: int) -> None:
-        """Tell every subtask that it is complete."""
+        """Tell every subtask that it is complete. Savepoints on the way commit nothing (Flink's FLIP-203): a recovery
+        goes back to the checkpoint before, and would write it again."""
 
     def aborted(self, checkpoint_id: int) -> None:
         """Tell every subtask that it will not be completed."""
@@ -214,17 +215,16 @@ class CheckpointCoordinator:
         if self._settings.interval is not None:
             self._due = now + self._settings.interval
         triggered = self._clock.now_ms() / 1000.0
-        is_savepoint = kind in (CheckpointKind.SAVEPOINT, CheckpointKind.STOP_WITH_SAVEPOINT)
         path = request.path if request is not None else None
         stats = CheckpointStats(checkpoint_id, str(kind), "in_progress", triggered, str(path or ""))
         self.history.append(stats)
         try:
-            folder = self._storage.begin(checkpoint_id, savepoint=is_savepoint, path=path)
+            folder = self._storage.begin(checkpoint_id, savepoint=kind.is_savepoint, path=path)
         except StateError as error:
             self._begin_failed(stats, request, error)
             return
         stats.path = str(folder.path)
-        at_once = self._settings.alignment_timeout == 0.0 and not is_savepoint
+        at_once = self._settings.alignment_timeout == 0.0 and not kind.is_savepoint
         barrier = Barrier(checkpoint_id, kind, triggered, unaligned=at_once, path=str(folder.path))
         self._pending = _Pending(barrier, folder, now, set(self._subtasks), stats, request)
         self._target.trigger(barrier)
@@ -270,20 +270,22 @@ class CheckpointCoordinator:
         )
         try:
             self._storage.complete(pending.folder, manifest)
+            if pending.barrier.kind is CheckpointKind.STOP_WITH_SAVEPOINT:
+                self._storage.note_stop(pending.folder.path)
         except StateError as error:
             self._fail(pending, error)
             return
         self._pending = None
         self._failures = 0
-        self.last_completed = manifest
         stats, now = pending.stats, self._clock.monotonic()
         stats.state, stats.duration = "completed", now - pending.started
         stats.written, stats.size, stats.in_flight = manifest.written, manifest.size, len(manifest.in_flight)
-        stops = pending.barrier.kind in (CheckpointKind.STOP_WITH_SAVEPOINT, CheckpointKind.STOP_WITH_CHECKPOINT)
-        self._is_final = stops or all(part.finished for part in pending.parts)
+        self._is_final = pending.barrier.kind.stops or all(part.finished for part in pending.parts)
         if self._due is not None:
             self._due = max(self._due, now + self._settings.min_pause)
-        self._target.completed(manifest.checkpoint_id)
+        if pending.barrier.kind is not CheckpointKind.SAVEPOINT:
+            self.last_completed = manifest
+            self._target.completed(manifest.checkpoint_id)
         if pending.request is not None:
             pending.request.answer.set_result(pending.folder.path)
         self._storage.prune(self._keep)

@@ -19,11 +19,12 @@ from typing import Any
 from sage.common.atomic import read_json, write_json
 from sage.common.errors import StateError
 from sage.core.checkpoint.manifest import Manifest
-from sage.core.checkpoint.storage import CheckpointFolder, CheckpointStorage, check_files, read_manifest
+from sage.core.checkpoint.storage import STOPPED, CheckpointFolder, CheckpointStorage, check_files, read_manifest
 
 __all__ = ["JobFolder", "RestorePoint", "identity"]
 
 LATEST = "latest"
+RUN = "run.json"
 
 
 def identity(name: str, project: Path, number: int = 1) -> str:
@@ -100,7 +101,7 @@ class JobFolder:
         if start is not None:
             first = max(first, start.manifest.checkpoint_id + 1)
         write_json(
-            self.root / "run.json",
+            self.root / RUN,
             {
                 "first_id": first,
                 "started_from": str(start.folder.path) if start is not None else None,
@@ -108,6 +109,7 @@ class JobFolder:
                 "pid": os.getpid(),
             },
         )
+        (self.root / STOPPED).unlink(missing_ok=True)
         return first
 
     @property
@@ -120,7 +122,10 @@ class JobFolder:
         return point.manifest.checkpoint_id if point is not None and not point.manifest.finished else None
 
     def _latest(self) -> RestorePoint | None:
-        run = self._run()
+        stopped = self._object(STOPPED).get("path")
+        if stopped:
+            return self._read(CheckpointFolder(0, Path(stopped), self.storage.shared))
+        run = self._object(RUN)
         ids = [number for number in self.storage.completed() if number >= run.get("first_id", 0)]
         if ids:
             folder = self.storage.find(ids[-1])
@@ -129,14 +134,14 @@ class JobFolder:
         origin = run.get("started_from")
         return self._read(CheckpointFolder(0, Path(origin), Path(origin).parent / "shared")) if origin else None
 
-    def _run(self) -> dict[str, Any]:
+    def _object(self, name: str) -> dict[str, Any]:
         try:
-            run = read_json(self.root / "run.json")
+            found = read_json(self.root / name)
         except FileNotFoundError:
             return {}
-        if not isinstance(run, dict):
-            raise StateError(f"{self.root / 'run.json'} is damaged", cause="it is no JSON object")
-        return run
+        if not isinstance(found, dict):
+            raise StateError(f"{self.root / name} is damaged", cause="it is no JSON object")
+        return found
 
     def _read(self, folder: CheckpointFolder) -> RestorePoint:
         manifest = read_manifest(folder.path)

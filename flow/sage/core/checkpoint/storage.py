@@ -3,6 +3,7 @@
     <identity>/
     ├── lock              held (flock) by the run that uses the folder
     ├── run.json          which checkpoints belong to the last run
+    ├── stopped.json      the savepoint that this run was stopped with
     ├── shared/           files that several checkpoints use
     ├── chk-7/            <operator id>-<subtask>/…, and last of all manifest.json
     └── sp-8/             a savepoint: complete in itself, never removed here
@@ -21,12 +22,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sage.common.atomic import write_json
 from sage.common.errors import StateError
 from sage.core.checkpoint.manifest import Manifest, decode, encode
 
 __all__ = ["CheckpointFolder", "CheckpointStorage", "check_files", "read_manifest", "sync_tree"]
 
 MANIFEST = "manifest.json"
+STOPPED = "stopped.json"
 _NAME = re.compile(r"(chk|sp)-(\d+)")
 
 
@@ -103,6 +106,10 @@ class CheckpointStorage:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise _unwritable(folder.path, error) from error
+
+    def note_stop(self, path: Path) -> None:
+        """The job was stopped with this savepoint: it is what `latest` means, until another run begins."""
+        write_json(self.root / STOPPED, {"path": str(path)})
 
     def discard(self, folder: CheckpointFolder) -> None:
         """Remove an unfinished checkpoint; late writers may fail or leave files, which `prepare` removes."""

@@ -10,14 +10,13 @@ from typing import Any, Protocol
 
 from sage.core.checkpoint.base import CheckpointListener, OperatorSnapshot, TaskSnapshot
 from sage.core.checkpoint.storage import CheckpointFolder
-from sage.core.runtime.events import Barrier, CheckpointKind
+from sage.core.runtime.events import Barrier
 from sage.core.runtime.stages import ChainOperator
 from sage.core.state.base import SnapshotRequest, StateSnapshot
 
 __all__ = ["CheckpointAccess", "InputPosition", "SubtaskCheckpoints"]
 
 _Write = Callable[[], StateSnapshot]
-_SAVEPOINTS = (CheckpointKind.SAVEPOINT, CheckpointKind.STOP_WITH_SAVEPOINT)
 
 
 class InputPosition(Protocol):
@@ -122,7 +121,7 @@ class SubtaskCheckpoints:
         operator_id = operator.plan.node.uid
         folder = place.make_part(operator_id, self._subtask)
         before = self._previous.get(operator_id)
-        is_savepoint = barrier.kind in _SAVEPOINTS
+        is_savepoint = barrier.kind.is_savepoint
 
         def request(previous: StateSnapshot | None) -> SnapshotRequest:
             kept = None if is_savepoint else previous
@@ -150,6 +149,6 @@ class SubtaskCheckpoints:
             self.access.listener.decline(barrier, self._task, self._subtask, error)
             return
         answer.async_s = time.monotonic() - started
-        if barrier.kind not in _SAVEPOINTS:
+        if not barrier.kind.is_savepoint:
             self._made[barrier.checkpoint_id] = {made.operator_id: made for made in answer.operators}
         self.access.listener.acknowledge(answer)

@@ -92,6 +92,16 @@ class CheckpointKind(enum.StrEnum):
     STOP_WITH_SAVEPOINT = "stop-with-savepoint"
     STOP_WITH_CHECKPOINT = "stop-with-checkpoint"
 
+    @property
+    def stops(self) -> bool:
+        """Whether the job ends with it."""
+        return self in (CheckpointKind.STOP_WITH_SAVEPOINT, CheckpointKind.STOP_WITH_CHECKPOINT)
+
+    @property
+    def is_savepoint(self) -> bool:
+        """Whether it is complete in itself."""
+        return self in (CheckpointKind.SAVEPOINT, CheckpointKind.STOP_WITH_SAVEPOINT)
+
 
 @dataclass(slots=True, frozen=True)
 class Barrier:

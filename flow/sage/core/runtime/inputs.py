@@ -9,13 +9,16 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
+from sage.common.errors import StateError
 from sage.core.api.function.base_function import StopSignal
 from sage.core.runtime.events import Batch, EndOfStream, Item, JobAborted
+from sage.core.state.base import OperatorStateBackend
 
-__all__ = ["CollectionInput", "ReaderInput", "TaskInput", "calls"]
+__all__ = ["CollectionInput", "ReaderInput", "RecordCount", "TaskInput", "calls"]
 
 _CHUNK = 256
 _END: Any = object()
+_COUNTS = "source.counts"
 _POLL = 0.02  # seconds; how often a waiting side looks by itself
 _JOIN = 0.2
 _QUICK = 0.001  # seconds; a source that gives a chunk in less is read in chunks
@@ -38,12 +41,41 @@ class TaskInput(Protocol):
         """No more will be taken."""
 
 
+class RecordCount:
+    """How many records a subtask has read, as the position of a source that gives the same ones in every run."""
+
+    def __init__(self, state: OperatorStateBackend, subtask: int, parallelism: int) -> None:
+        self._state = state
+        self._subtask = subtask
+        self._parallelism = parallelism
+
+    def restored(self) -> int:
+        """The count to go on from; 0 where nothing was restored. Raises StateError after a change of parallelism."""
+        for subtask, count, parallelism in self._state.get(_COUNTS, "union"):
+            if count and parallelism != self._parallelism:
+                raise StateError(
+                    f"A source of parallelism {parallelism} cannot go on with {self._parallelism}",
+                    cause="each of its subtasks counts records of its own",
+                    hint="restore it with the parallelism of before, or read with a connector whose splits can move",
+                )
+            if subtask == self._subtask:
+                return int(count)
+        return 0
+
+    def keep(self, count: int) -> None:
+        """Put it into the next snapshot."""
+        self._state.put(_COUNTS, [[self._subtask, count, self._parallelism]], "union")
+
+
 class CollectionInput:
     """A sequence in memory, sliced. Ends early once the job is stopping."""
 
-    def __init__(self, data: Sequence[Any], stopping: threading.Event) -> None:
+    can_replay = True
+
+    def __init__(self, data: Sequence[Any], stopping: threading.Event, count: RecordCount | None = None) -> None:
         self._data = data
-        self._position = 0
+        self._count = count
+        self._position = count.restored() if count is not None else 0
         self._stopping = stopping
 
     @property
@@ -54,14 +86,22 @@ class CollectionInput:
         start = self._position
         if start >= len(self._data) or self._stopping.is_set():
             return 0, EndOfStream()
-        self._position = start + limit
-        return 0, Batch(list(self._data[start : start + limit]))
+        self._position = min(start + limit, len(self._data))
+        return 0, Batch(list(self._data[start : self._position]))
+
+    def snapshot(self, checkpoint_id: int) -> None:
+        """See InputPosition."""
+        if self._count is not None:
+            self._count.keep(self._position)
+
+    def notify_complete(self, checkpoint_id: int) -> None:
+        """Nothing is let go."""
 
     def wake(self) -> None:
         """Never waits."""
 
     def close(self) -> None:
-        self._position = len(self._data)
+        """Nothing is held."""
 
 
 class ReaderInput:
@@ -79,8 +119,13 @@ class ReaderInput:
         capacity: int,
         stopping: threading.Event,
         aborted: threading.Event,
+        count: RecordCount | None = None,
     ) -> None:
         self._make = make
+        self._count = count
+        self._taken = count.restored() if count is not None else 0
+        self.can_replay = count is not None
+        self._stop_reading = False
         self._capacity = capacity
         self._stopping = stopping
         self._aborted = aborted
@@ -108,7 +153,7 @@ class ReaderInput:
         if not self._started:
             self._started = True
             self._thread.start()
-        if self._stopping.is_set():
+        if self._is_stopping:
             self._over = True
         deadline = None if timeout is None else time.monotonic() + timeout
         stop_by: float | None = None
@@ -120,7 +165,7 @@ class ReaderInput:
                     raise self._error
                 if self._done:
                     return 0, EndOfStream()
-                if self._stopping.is_set():
+                if self._is_stopping:
                     self._over = True
                     if stop_by is None:
                         stop_by = time.monotonic() + _JOIN
@@ -135,9 +180,26 @@ class ReaderInput:
                 self._arrived.wait(poll if remaining is None else min(poll, remaining))
         records, popleft = self._records, self._records.popleft
         batch = [popleft() for _ in range(min(limit, len(records)))]
+        self._taken += len(batch)
         with self._room:
             self._room.notify()
         return 0, Batch(batch)
+
+    def stop_reading(self) -> None:
+        """Read no further; what was read is still given, then the end."""
+        self._stop_reading = True
+
+    def snapshot(self, checkpoint_id: int) -> None:
+        """See InputPosition; what was read ahead is read again after a restore."""
+        if self._count is not None:
+            self._count.keep(self._taken)
+
+    def notify_complete(self, checkpoint_id: int) -> None:
+        """Nothing is let go."""
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self._stop_reading or self._stopping.is_set()
 
     def wake(self) -> None:
         with self._arrived:
@@ -157,7 +219,8 @@ class ReaderInput:
             iterator = self._make()
             try:
                 with suppress(StopSignal):
-                    self._pump(iterator)
+                    if self._skipped(iterator, self._taken):
+                        self._pump(iterator)
             finally:
                 if isinstance(iterator, Generator):
                     iterator.close()
@@ -183,6 +246,10 @@ class ReaderInput:
                 now = time.monotonic()
                 self._chunk = min(_CHUNK, self._chunk * 4) if now - started < _QUICK else 1
                 taken, started = 0, now
+
+    def _skipped(self, iterator: Iterator[Any], count: int) -> bool:
+        """Pass over the records that came before the checkpoint; False when the job ended meanwhile."""
+        return all(not self._over and next(iterator, _END) is not _END for _ in range(count))
 
     def _wait_for_room(self) -> None:
         with self._room:

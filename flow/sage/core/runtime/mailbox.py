@@ -45,6 +45,16 @@ class Mailbox:
             ran = True
         return ran
 
+    def serve(self, ready: Callable[[], bool]) -> None:
+        """Run calls as they come until `ready()`: a task that takes no input any more. Raises JobAborted."""
+        while not ready():
+            if not self.run():
+                with self._posted:
+                    if self._aborted.is_set():
+                        raise JobAborted
+                    if not self._calls:
+                        self._posted.wait(_POLL)
+
     def wait(self, owner: object, ready: Callable[[], bool]) -> None:
         """Run the calls of `owner` until `ready()`; those of others stay, so that no record overtakes another.
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sage.core.api.local_environment import LocalEnvironment
     from sage.core.runtime.local.job import LocalJob
 
-__all__ = ["Session", "current", "say_stopping", "use", "warn"]
+__all__ = ["Session", "current", "say", "say_stopping", "use", "warn"]
 
 log = logging.getLogger("sage.core")
 
@@ -24,10 +24,12 @@ log = logging.getLogger("sage.core")
 class Session:
     """What applies to every environment and job made while it is in use.
 
-    `home` is where jobs are recorded; None: the `.sage/` that exists already, if there is one.
+    `home` is where jobs are recorded; None: the `.sage/` that exists already, if there is one. `restore`: the
+    checkpoint that the first job continues from (latest, an id or a path).
     """
 
     parallelism: int | None = None
+    restore: str | None = None
     home: SageHome | None = None
     on_progress: Callable[[ProgressSnapshot], None] | None = None
     keeps: bool = False
@@ -78,6 +80,11 @@ def warn(text: str) -> None:
     """Tell the person at the terminal."""
     current().warnings.append(text)
     print(f"warning: {text}", file=sys.stderr)
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal something that is no cause for worry."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def say_stopping() -> None:

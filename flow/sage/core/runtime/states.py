@@ -27,6 +27,9 @@ class StateProvider(Protocol):
     def open(self, operator_id: str, subtask: int, parallelism: int, *, keyed: bool) -> OperatorStates:
         """The stores of one operator in one subtask. Called once for each, before the operator is made."""
 
+    def finished(self, operator_id: str) -> bool:
+        """Whether that operator had come to the end of its input when the job was restored."""
+
 
 class MemoryStates:
     """Empty stores in memory."""
@@ -34,3 +37,7 @@ class MemoryStates:
     def open(self, operator_id: str, subtask: int, parallelism: int, *, keyed: bool) -> OperatorStates:
         """See StateProvider."""
         return OperatorStates(MemoryKeyedState(*group_range(subtask, parallelism)) if keyed else None, OperatorState())
+
+    def finished(self, operator_id: str) -> bool:
+        """Never."""
+        return False

@@ -18,6 +18,7 @@ from sage.core.api.function.base_function import BaseFunction, FunctionContext
 from sage.core.api.function.functions import SinkFunction
 from sage.core.graph.plan import PhysicalOperator, TaskPlan
 from sage.core.runtime.chain import Chain
+from sage.core.runtime.checkpointing import SubtaskCheckpoints
 from sage.core.runtime.clock import Clock, SystemClock
 from sage.core.runtime.events import Barrier, Batch, ControlEvent, EndOfStream, Item, JobAborted, LatencyMarker
 from sage.core.runtime.failure import operator_failed
@@ -31,6 +32,7 @@ __all__ = ["OpenFunction", "Task"]
 
 QUICK_S = 0.001  # a slice that takes less is doubled
 SLOW_S = 0.004  # one that takes more is cut
+_AT_THE_END = 0  # the checkpoint of what is committed at the end of a job without checkpoints
 
 
 @dataclass(slots=True, frozen=True)
@@ -65,6 +67,8 @@ class Task:
         preferring: Callable[[int], None],
         mailbox: Mailbox,
         clock: Clock | None = None,
+        checkpoints: SubtaskCheckpoints | None = None,
+        was_finished: bool = False,
     ) -> None:
         self.plan = plan
         self.subtask = subtask
@@ -75,7 +79,14 @@ class Task:
         mailbox.before_wait = self._flush_due
         self.meter = chain.meter
         self.latencies: deque[float] = deque(maxlen=1024)  # seconds, of the last markers that ended here
-        self.on_barrier: Callable[[Barrier], None] | None = None
+        self.checkpoints = checkpoints
+        self._was_finished = was_finished  # restored from behind its end: it does not end a second time
+        self.busy_since: float | None = None  # time.monotonic() when the call that runs now began
+        self._expected: Barrier | None = None  # the last checkpoint that was triggered
+        self._held: Barrier | None = None  # one that stops the job has been snapshotted: no more input
+        self._draining: Barrier | None = None  # one that stops the job waits until what was read is through
+        self._ended = False
+        self._released = False
         self._clock = clock or SystemClock()
         self._outputs = outputs
         self._functions = functions
@@ -92,16 +103,24 @@ class Task:
         self._unflushed = False
 
     def trigger(self, barrier: Barrier) -> None:
-        """Begin a checkpoint here, at a source; from any thread."""
-        self.mailbox.post(lambda: self._control(barrier))
+        """A checkpoint begins: at sources here, elsewhere when its barrier comes, or with the end of the input. From
+        any thread."""
+        self.mailbox.post(partial(self._triggered, barrier))
+
+    def release(self) -> None:
+        """Nothing is left to do: end. From any thread."""
+        self.mailbox.post(partial(setattr, self, "_released", True))
 
     def notify_complete(self, checkpoint_id: int) -> None:
         """A checkpoint is complete everywhere; from any thread."""
+        if self.checkpoints is not None:
+            self.mailbox.post(partial(self.checkpoints.completed, checkpoint_id))
         for stage in self.chain.operator_stages:
             self.mailbox.post(partial(stage.call, partial(stage.operator.notify_complete, checkpoint_id)))
 
     def notify_aborted(self, checkpoint_id: int) -> None:
         """A checkpoint will not be completed; from any thread."""
+        self.mailbox.post(partial(self._resume, checkpoint_id))
         for stage in self.chain.operator_stages:
             self.mailbox.post(partial(stage.call, partial(stage.operator.notify_aborted, checkpoint_id)))
 
@@ -138,19 +157,32 @@ class Task:
                 raise _in_phase(stage.operators[0].plan, error, "open") from error
 
     def _work(self) -> None:
-        while True:
-            self._run_calls()
-            taken = self._take(self._patience())
-            if taken is None:
-                self._flush()
-                continue
-            port, item = taken
-            if isinstance(item, Batch):
-                self._process(item, port)
+        while not (self._released or self._ended):
+            if self._held is None:
+                self._run_calls()
             else:
-                self._control(item)
-                if isinstance(item, EndOfStream):
-                    return
+                self.mailbox.serve(lambda: self._held is None or self._released)
+            if self._takes_input:
+                self._take_in()
+
+    def _take_in(self) -> None:
+        taken = self._take(self._patience())
+        if taken is None:
+            self._flush()
+            return
+        port, item = taken
+        if isinstance(item, Batch):
+            self._process(item, port)
+        elif isinstance(item, EndOfStream) and self._draining is not None:
+            self._barrier(self._draining)
+        else:
+            self._control(item)
+            if isinstance(item, EndOfStream):
+                self._conclude()
+
+    @property
+    def _takes_input(self) -> bool:
+        return self._held is None and not self._released
 
     def _run_calls(self) -> None:
         """What other threads posted, and processing timers that are due."""
@@ -194,9 +226,10 @@ class Task:
                 raise JobAborted
             whole = position == 0 and count <= self._slice
             part = batch if whole else batch.cut(position, position + self._slice)
-            started = time.monotonic()
+            started = self.busy_since = time.monotonic()
             self.chain.run(part, port)
             self._flush_due()
+            self.busy_since = None
             ended = time.monotonic()
             self._unflushed = bool(self._sinks or self._flushed)
             if self._unflushed and ended - self._flushed_at >= self._timeout:
@@ -216,7 +249,7 @@ class Task:
         if isinstance(event, Barrier):
             self._barrier(event)
         elif isinstance(event, EndOfStream):
-            self.chain.end(event.drained)
+            self.chain.end(event.drained and not self._was_finished)
             self._flush()
             for output in self._outputs:
                 output.event(event)
@@ -228,12 +261,50 @@ class Task:
 
     def _barrier(self, barrier: Barrier) -> None:
         """The barrier goes on before the snapshot is made, so that those behind begin with theirs."""
+        if self.checkpoints is not None and not self.checkpoints.begins(barrier):
+            return
         self.chain.prepare_snapshot(barrier.checkpoint_id)
         for output in self._outputs:
             output.event(barrier)
         self._flush()
-        if self.on_barrier is not None:
-            self.on_barrier(barrier)
+        if barrier.kind.stops:
+            self._held, self._draining = barrier, None
+        if self.checkpoints is not None:
+            self.checkpoints.snapshot(barrier, finished=self._ended)
+
+    def _triggered(self, barrier: Barrier) -> None:
+        self._expected = barrier
+        if self._ended:
+            self._late_snapshot(barrier)
+        elif self.plan.head.node.source is not None:
+            if barrier.kind.stops and not getattr(self.input, "can_replay", True):
+                self._draining = barrier
+                self.input.stop_reading()  # type: ignore[attr-defined]
+            else:
+                self._barrier(barrier)
+
+    def _late_snapshot(self, barrier: Barrier) -> None:
+        """The input has ended, so nothing can come between any barrier and this snapshot."""
+        if self.checkpoints is not None and self.checkpoints.begins(barrier):
+            self.checkpoints.snapshot(barrier, finished=True)
+
+    def _resume(self, checkpoint_id: int) -> None:
+        """A checkpoint that was to stop the job has failed: go on."""
+        if self._held is not None and self._held.checkpoint_id == checkpoint_id:
+            self._held = None
+
+    def _conclude(self) -> None:
+        """All input is processed. With checkpoints, the last one makes everything final; without, it is final now."""
+        self._ended = True
+        if self.checkpoints is None or not self.checkpoints.access.periodic:
+            for stage in self.chain.operator_stages:
+                stage.operator.snapshot(_AT_THE_END)
+                stage.call(partial(stage.operator.notify_complete, _AT_THE_END))
+            return
+        self.checkpoints.access.ended(self.plan.index, self.subtask)
+        if self._expected is not None:
+            self._late_snapshot(self._expected)
+        self.mailbox.serve(lambda: self._released)
 
     def _has_unsent(self) -> bool:
         return self._unflushed or any(output.buffer for output in self._outputs)

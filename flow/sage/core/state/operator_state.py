@@ -41,6 +41,8 @@ class OperatorState:
         parts = [(f"{self._modes[name]}:{name}", dump_many(values)) for name, values in self._values.items()]
 
         def write() -> StateSnapshot:
+            if not parts:
+                return StateSnapshot("operator", (0, -1))
             with GroupFileWriter(request.folder / _FILE) as file:
                 for name, block in parts:
                     file.add(name, _NO_GROUP, block)

@@ -40,6 +40,15 @@ def run(
         int | None,
         typer.Option("--parallelism", "-p", min=1, metavar="N", help="Tasks per operator."),
     ] = None,
+    restore: Annotated[
+        str | None,
+        typer.Option(
+            "--restore",
+            metavar="CHECKPOINT",
+            help="Continue from a checkpoint: latest, its number, or a savepoint's folder.",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
 ) -> None:
     """Run a pipeline file on this machine.
@@ -54,7 +63,9 @@ def run(
     # The summary alone is stdout's with --json: what the pipeline prints then goes to stderr.
     out = redirect_stdout(sys.stderr) if json else nullcontext()
     with term_like_ctrl_c(), out, RunProgress(quiet=json) as progress:
-        report = run_file(path, parallelism=parallelism, argv=tuple(args or ()), on_progress=progress.update)
+        report = run_file(
+            path, parallelism=parallelism, restore=restore, argv=tuple(args or ()), on_progress=progress.update
+        )
     if json:
         emit_json(_as_dict(report))
     else:

@@ -1,27 +1,41 @@
-"""A job on this machine: its threads, its states, how it ends.
+"""A job on this machine: its attempts, its states, how it ends.
 
-    created → running → finished | failed | cancelled
+    created → running ⇄ restarting → finished | failed | cancelled
 
-`cancel` stops the sources and lets everything that was read run out; `abort` and a failing task stop all threads where
-they stand. One thread a subtask (daemons, so that a hanging function cannot hold the program) and one that watches them
-(not a daemon: a script that ends does not cut its jobs short, but one that ends by Ctrl-C cancels them).
+A task that fails ends the attempt; the restart strategy says whether there is another, which begins with the last
+complete checkpoint. `cancel` makes a last checkpoint and stops behind it, where checkpoints are on; else it stops the
+sources and lets everything that was read run out. `abort` stops all threads where they stand.
+
+One thread a subtask (daemons, so that a hanging function cannot hold the program) and one that watches them and runs
+the checkpoint coordinator (not a daemon: a script that ends does not cut its jobs short, but one that ends by Ctrl-C
+cancels them).
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from enum import StrEnum
+from pathlib import Path
 
-from sage.common.errors import PipelineError
+from sage.common.errors import PipelineError, SageError, StateError
+from sage.core.checkpoint.coordinator import CheckpointStats
 from sage.core.graph.plan import PhysicalPlan
-from sage.core.runtime.local.wiring import JobContext, wire
+from sage.core.runtime import session
+from sage.core.runtime.events import CheckpointKind
+from sage.core.runtime.local.attempt import Attempt
+from sage.core.runtime.local.checkpoints import JobCheckpoints
+from sage.core.runtime.local.wiring import JobContext
 from sage.core.runtime.metrics import JobMetrics, collect
-from sage.core.runtime.task import Task
+from sage.core.runtime.restart import restart_strategy
 
 __all__ = ["JobState", "LocalJob"]
+
+log = logging.getLogger("sage.core")
 
 REPORT_EVERY_S = 0.5
 ABORT_GRACE_S = 2.0
@@ -32,6 +46,7 @@ class JobState(StrEnum):
 
     CREATED = "created"
     RUNNING = "running"
+    RESTARTING = "restarting"
     FINISHED = "finished"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -40,20 +55,36 @@ class JobState(StrEnum):
 class LocalJob:
     """One run of a plan. `on_report` is called about twice a second and at the end, from the watching thread."""
 
-    def __init__(self, plan: PhysicalPlan, context: JobContext, on_report: Callable[[LocalJob], None]) -> None:
+    def __init__(
+        self,
+        plan: PhysicalPlan,
+        context: JobContext,
+        on_report: Callable[[LocalJob], None],
+        checkpoints: JobCheckpoints,
+    ) -> None:
         self.id = context.job_id
         self.name = context.name
         self.state = JobState.CREATED
         self.error: PipelineError | None = None
         self.started_at = 0.0
         self.ended_at: float | None = None
+        self.restarts = 0
+        self._plan = plan
         self._context = context
         self._on_report = on_report
-        self._lock = threading.Lock()
         self._done = threading.Event()
         self._change = threading.Event()
-        self._tasks, self._gates = wire(plan, context)
-        self._alive = len(self._tasks)
+        self._stopped = threading.Event()  # the user wants the end: no more attempts
+        self._cancelled = False
+        self._strategy = restart_strategy(context.settings.restart)
+        self._next_report = 0.0
+        self._checkpoints = checkpoints
+        checkpoints.begin(plan)
+        try:
+            self._attempt = self._new_attempt()
+        except BaseException:
+            checkpoints.close()
+            raise
 
     @property
     def seconds(self) -> float:
@@ -61,8 +92,13 @@ class LocalJob:
         return (self.ended_at or time.time()) - self.started_at if self.started_at else 0.0
 
     def metrics(self) -> JobMetrics:
-        """The counters now."""
-        return collect(self._tasks)
+        """The counters of the attempt that runs now, or ran last."""
+        return collect(self._attempt.tasks)
+
+    def checkpoints(self) -> list[CheckpointStats]:
+        """The last checkpoints and savepoints, oldest first."""
+        attempt = self._attempt.coordinator.history
+        return [*self._checkpoints.history, *([] if self.ended_at is not None else attempt)]
 
     def start(self) -> None:
         """Start the job; called once. An interrupt (Ctrl-C) here finds it either not started or wholly started."""
@@ -75,62 +111,139 @@ class LocalJob:
         return self._done.wait(timeout)
 
     def cancel(self) -> None:
-        """Stop reading; what was read runs out."""
-        self._context.stopping.set()
+        """Stop: behind a last checkpoint where they are on, else when what was read has run out."""
+        if self._cancelled:
+            return
+        self._cancelled = True
+        self._stopped.set()
+        if self._context.settings.checkpoint.enabled:
+            answer = self._attempt.coordinator.savepoint(CheckpointKind.STOP_WITH_CHECKPOINT)
+            answer.add_done_callback(self._stop_failed)
+        else:
+            self._attempt.context.stopping.set()
+        self._change.set()
 
     def abort(self) -> None:
         """Stop now. Functions that do not return are left behind."""
-        self._context.stopping.set()
-        self._context.aborted.set()
-        for gate in self._gates:
-            gate.abort()
+        self._cancelled = True
+        self._stopped.set()
+        self._attempt.abort()
         self._change.set()
 
-    def _run(self, task: Task) -> None:
-        failed = task.run()
-        with self._lock:
-            self._alive -= 1
-            if failed is not None and self.error is None:
-                self.error = failed
-        if failed is not None:
-            self.abort()
-        if self._alive == 0:
-            self._change.set()
+    def savepoint(self, kind: CheckpointKind, path: Path | None = None) -> Future[Path]:
+        """Ask for a savepoint, and with STOP_WITH_SAVEPOINT for the end; the answer is its folder.
 
-    def _start_tasks(self) -> None:
-        for number, task in enumerate(self._tasks):
-            name = f"{self.name}/{task.plan.name}-{task.subtask}"
-            try:
-                threading.Thread(target=self._run, args=(task,), name=name, daemon=True).start()
-            except RuntimeError as error:  # no more threads
-                with self._lock:
-                    self._alive -= len(self._tasks) - number
-                    self.error = PipelineError(
-                        f"The {len(self._tasks)} tasks of {self.name!r} cannot all be started",
-                        cause=f"{error} (after {number})",
-                        hint="lower the parallelism",
-                    )
-                self.abort()
-                return
+        Raises StateError when the job has ended or there is no place for it.
+        """
+        if self.ended_at is not None:
+            raise StateError(
+                f"The job {self.name!r} has ended", hint="sage run --restore latest FILE continues it"
+            )
+        coordinator = self._attempt.coordinator
+        self._checkpoints.first_savepoint(coordinator)
+        if kind.stops:
+            self._stopped.set()
+        return coordinator.savepoint(kind, path)
+
+    def _stop_failed(self, answer: Future[Path]) -> None:
+        """Without a last checkpoint the job stops where it stands, and the one before remains."""
+        error = answer.exception()
+        if error is not None and self.ended_at is None and not self._attempt.is_over:
+            session.warn(f"{self.name} stops without a last checkpoint: {error}")
+            self.abort()
+
+    def _new_attempt(self) -> Attempt:
+        return Attempt(self._plan, self._context, self._checkpoints, self._change.set)
 
     def _watch(self) -> None:
-        self._start_tasks()
         while True:
-            self._on_report(self)
-            if self._change.wait(REPORT_EVERY_S):
+            error = self._run(self._attempt)
+            if error is None or not self._begins_again(error):
                 break
-            if _script_interrupted():
-                self.cancel()
-        deadline = time.monotonic() + ABORT_GRACE_S
-        while self._alive > 0 and time.monotonic() < deadline:
-            time.sleep(0.002)
         self._end()
 
+    def _run(self, attempt: Attempt) -> PipelineError | None:
+        """One attempt, to its end; the error that ended it."""
+        attempt.start()
+        while not attempt.is_over:
+            self._change.clear()
+            due = self._step(attempt)
+            self._report()
+            if not attempt.is_over:
+                rest = max(0.0, self._next_report - time.monotonic())
+                self._change.wait(rest if due is None else min(due, rest))
+            if _script_interrupted():
+                self.cancel()
+        over = attempt.error or PipelineError(f"The job {self.name!r} has ended")
+        attempt.join(ABORT_GRACE_S)
+        attempt.coordinator.close(over)
+        self._checkpoints.ended(attempt.coordinator)
+        return attempt.error
+
+    def _step(self, attempt: Attempt) -> float | None:
+        """What the watching thread does now and then; seconds until it must do it again."""
+        hang_timeout = self._context.settings.hang_timeout
+        try:
+            due = attempt.coordinator.step()
+            if attempt.coordinator.is_final:
+                attempt.release()
+            if hang_timeout is not None:
+                error = attempt.hanging(time.monotonic(), hang_timeout)
+                if error is not None:
+                    raise error
+                due = hang_timeout / 4 if due is None else min(due, hang_timeout / 4)
+        except SageError as error:
+            attempt.fail(error if isinstance(error, PipelineError) else _as_failure(self.name, error))
+            return None
+        return due
+
+    def _report(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_report:
+            self._next_report = now + REPORT_EVERY_S
+            self._on_report(self)
+
+    def _begins_again(self, error: PipelineError) -> bool:
+        """Whether there is another attempt; it is made then, after the delay of the strategy."""
+        delay = None if self._stopped.is_set() else self._strategy.delay_after_failure(self._context.clock.monotonic())
+        if delay is None:
+            self.error = error
+            return False
+        self.state = JobState.RESTARTING
+        self.restarts += 1
+        point = self._checkpoints.point
+        start = f"checkpoint {point.manifest.checkpoint_id}" if point is not None else "the beginning"
+        session.warn(f"{error}\n  {self.name} starts again from {start} in {delay:.3g} s (restart {self.restarts})")
+        self._on_report(self)
+        try:
+            if self._stopped.wait(delay):
+                self.error = error
+                return False
+            self._wait_for_tasks()
+            self._attempt = self._new_attempt()
+        except SageError as failed:
+            failed.__cause__ = error
+            self.error = failed if isinstance(failed, PipelineError) else _as_failure(self.name, failed)
+            return False
+        self.state = JobState.RUNNING
+        return True
+
+    def _wait_for_tasks(self) -> None:
+        """No task may run twice: wait for those of the last attempt, but not for ever."""
+        deadline = self._context.settings.restart.deadline
+        if not self._attempt.join(deadline):
+            raise PipelineError(
+                f"{self.name!r} cannot start again",
+                cause=f"after {deadline:g} s it still waits for {self._attempt.whereabouts()}",
+                hint="give what they wait for a timeout, or raise restart.deadline",
+            )
+
     def _end(self) -> None:
+        self._checkpoints.close()
         self.ended_at = time.time()
         if self.error is not None:
             self.state = JobState.FAILED
-        elif self._context.stopping.is_set():
+        elif self._cancelled:
             self.state = JobState.CANCELLED
         else:
             self.state = JobState.FINISHED
@@ -138,6 +251,12 @@ class LocalJob:
             self._on_report(self)
         finally:
             self._done.set()
+
+
+def _as_failure(name: str, error: SageError) -> PipelineError:
+    failed = PipelineError(f"The job {name!r} failed", cause=str(error), hint=error.hint)
+    failed.__cause__ = error
+    return failed
 
 
 def _script_interrupted() -> bool:

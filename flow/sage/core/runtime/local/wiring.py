@@ -6,22 +6,26 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from sage.core.api.function.base_function import BaseFunction, FunctionContext
 from sage.core.api.function.functions import ProcessContext
 from sage.core.api.function.service_calls import ServiceProvider
+from sage.core.connectors.base import ReaderContext
 from sage.core.graph.plan import PhysicalEdge, PhysicalOperator, PhysicalPlan, TaskPlan
 from sage.core.graph.source import SourceKind, SourceSpec
 from sage.core.graph.spec import BoundFunction, FunctionSpec, OperatorKind, Partitioning
 from sage.core.runtime.chain import Chain, ChainOperator
 from sage.core.runtime.channel import InputGate
+from sage.core.runtime.checkpointing import CheckpointAccess, SubtaskCheckpoints
 from sage.core.runtime.clock import Clock, SystemClock
 from sage.core.runtime.events import Item
-from sage.core.runtime.inputs import CollectionInput, ReaderInput, TaskInput, calls
+from sage.core.runtime.failure import OnError
+from sage.core.runtime.inputs import CollectionInput, ReaderInput, RecordCount, calls
 from sage.core.runtime.mailbox import Mailbox
 from sage.core.runtime.meter import Meter
 from sage.core.runtime.operators.base import Emitter, OperatorContext
+from sage.core.runtime.operators.source import SplitInput
 from sage.core.runtime.output import Output
 from sage.core.runtime.settings import RuntimeSettings
 from sage.core.runtime.states import MemoryStates, OperatorStates, StateProvider
@@ -29,6 +33,8 @@ from sage.core.runtime.task import OpenFunction, Task
 from sage.core.runtime.timer_heap import TimerHeap
 
 __all__ = ["JobContext", "wire"]
+
+SourceInput: TypeAlias = CollectionInput | ReaderInput | SplitInput
 
 
 @dataclass(slots=True, frozen=True)
@@ -42,7 +48,10 @@ class JobContext:
     stopping: threading.Event
     aborted: threading.Event
     clock: Clock = field(default_factory=SystemClock)
+    on_error: OnError | None = None
     states: StateProvider = field(default_factory=MemoryStates)
+    identity: str = ""
+    checkpoints: CheckpointAccess | None = None
     owner: object = None  # kept alive, and with it the services, while the job runs
 
 
@@ -94,14 +103,24 @@ class _Subtask:
 
     def build(self) -> Task:
         settings = self._job.settings
-        source = self._input()
         head = self._operator(self._task.head)
+        source = self._input(head)
+        chain = Chain(
+            head,
+            self._edges,
+            settings.buffer_size,
+            self._meter,
+            self._mailbox,
+            subtask=self._number,
+            copies=not settings.object_reuse,
+            on_error=self._job.on_error,
+        )
         gate = self._gates.get((self._task.index, self._number))
         return Task(
             self._task,
             self._number,
             source=source,
-            chain=Chain(head, self._edges, settings.buffer_size, self._meter, self._mailbox),
+            chain=chain,
             outputs=list(self._edges.values()),
             functions=self._functions,
             slice_limit=settings.buffer_size,
@@ -110,23 +129,41 @@ class _Subtask:
             preferring=partial(setattr, gate, "preferred") if gate is not None else _nobody,
             mailbox=self._mailbox,
             clock=self._job.clock,
+            checkpoints=self._checkpoints(chain, source),
+            was_finished=self._job.states.finished(self._task.head.node.uid),
         )
 
-    def _input(self) -> TaskInput:
+    def _checkpoints(self, chain: Chain, source: GateInput | SourceInput) -> SubtaskCheckpoints | None:
+        access = self._job.checkpoints
+        if access is None:
+            return None
+        position = None if isinstance(source, GateInput) else source
+        return SubtaskCheckpoints(self._task.index, self._number, chain.operators, access, position)
+
+    def _input(self, head: ChainOperator) -> GateInput | SourceInput:
         gate = self._gates.get((self._task.index, self._number))
         source = self._task.head.node.source
         if source is None:
             assert gate is not None, "a task without a source has an input"
             return GateInput(gate)
+        assert head.operator_state is not None, "every operator has a store"
+        count = RecordCount(head.operator_state, self._number, self._task.parallelism)
+        if source.kind is SourceKind.CONNECTOR:
+            return SplitInput(source.data, self._reader_context, head.operator_state, self._job.stopping.is_set)
         if source.kind is SourceKind.COLLECTION:
-            return CollectionInput(source.data, self._job.stopping)
+            return CollectionInput(source.data, self._job.stopping, count)
         return ReaderInput(
             self._iterator(source),
             name=self._task.head.node.name,
             capacity=2 * self._job.settings.buffer_size,
             stopping=self._job.stopping,
             aborted=self._job.aborted,
+            count=None if source.kind is SourceKind.FUNCTION else count,
         )
+
+    def _reader_context(self, wake: Callable[[], None]) -> ReaderContext:
+        stopping = self._job.stopping.is_set
+        return ReaderContext(self._number, self._task.parallelism, self._job.clock, stopping, wake)
 
     def _iterator(self, source: SourceSpec) -> Callable[[], Iterator[Any]]:
         """Makes the iterator of a source; called in the thread that reads it."""
@@ -212,6 +249,7 @@ class _Subtask:
             stopping=self._job.stopping,
             keyed=state.keyed if state is not None else None,
             operator_state=state.operator if state is not None else None,
+            job=self._job.identity,
         )
 
 

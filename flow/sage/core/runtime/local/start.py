@@ -1,0 +1,45 @@
+"""Where a job's checkpoints lie on this machine, and what is said about how it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sage.common.errors import StateError
+from sage.common.home import SageHome
+from sage.core.checkpoint.job_folder import identity
+from sage.core.graph.origin import Origin
+from sage.core.runtime import session
+from sage.core.runtime.local.checkpoints import JobCheckpoints
+from sage.core.runtime.settings import CheckpointSettings
+
+__all__ = ["job_checkpoints", "tell_start"]
+
+
+def job_checkpoints(name: str, origin: Origin, settings: CheckpointSettings, number: int) -> JobCheckpoints:
+    """The checkpoints of the `number`th job of an environment: in the project's `.sage/`, or where the settings say."""
+    file = Path(origin.file)
+    project = file.resolve().parent if file.is_file() else Path.cwd()
+    running = session.current()
+    key = identity(name, project, number)
+    if settings.directory is not None:
+        root = Path(settings.directory).expanduser()
+    else:
+        root = (running.home or _home(project)).checkpoints
+    return JobCheckpoints(settings, root / key, key, name, running.restore)
+
+
+def tell_start(name: str, checkpoints: JobCheckpoints) -> None:
+    """Say what the job continues from, where the user asked for that."""
+    point = checkpoints.point
+    if point is not None:
+        end = ", which is its end: there is nothing left to do" if point.manifest.finished else ""
+        session.say(f"{name} continues from checkpoint {point.manifest.checkpoint_id} ({point.folder.path}){end}")
+    elif checkpoints.found_nothing:
+        session.say(f"{name} has no checkpoint yet: it starts from the beginning")
+
+
+def _home(project: Path) -> SageHome:
+    try:
+        return SageHome.find(project)
+    except StateError:  # no home directory: beside the pipeline
+        return SageHome(project / ".sage")
