@@ -192,15 +192,18 @@ class LLMEngine:
                 for each in news:
                     yield state.event(each)
 
-    async def listen(self, request: Request, hear: Hear) -> Callable[[], None]:
+    async def listen(
+        self, request: Request, hear: Hear, over: Callable[[StreamEvent], None] | None = None
+    ) -> Callable[[], None]:
         """`stream` without a task of its own, for who serves many: `hear` is called with what each step brought.
 
         It is called on the event loop, with the start event at once, and with an end event last; it must not wait.
+        `over` is called with the end event before that.
         Returns a function that cancels what has not ended; then `hear` is not called any more. Raises EngineError when
         the request is refused.
         """
         state = await self._submit(request)
-        state.hear = hear
+        state.hear, state.over = hear, over
         hear([state.start_event()])
         return lambda: self._release(state)
 
@@ -333,6 +336,8 @@ class LLMEngine:
                 continue
             if state.hear is None:
                 state.updates.put(update)
+            elif not state.several:
+                self._tell(state, [update])
             else:
                 heard.setdefault(update.seq_id, []).append(update)
         for seq_id, own in heard.items():
@@ -347,6 +352,8 @@ class LLMEngine:
             news = state.news(updates, bundle.tokenizer, self.stats)
             if state.done:
                 self._release(state)
+                if state.over is not None and isinstance(end := news[-1], StreamEvent):
+                    state.over(end)
             if news:
                 state.hear(news)
         except Exception:  # one listener's fault must not reach the requests of others

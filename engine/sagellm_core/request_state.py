@@ -66,8 +66,15 @@ class RequestState:
 
     `seq_id` is its name in the engine core: who gives the id of a request again gets no news of the one before.
     `params` are what the request asked for, `comm_before` is the engine's `CoreStats.comm` when it came. Where the best
-    of several are given, nothing is shown before all have ended.
+    of several are given, nothing is shown before all have ended. `hear` is called with news where somebody listens, and
+    `over` with the end before that.
     """
+
+    __slots__ = (
+        "_answers", "_begun", "_cached_tokens", "_drafts", "_engine_id", "_last", "_open", "_prompt_logprobs",
+        "_selects", "_wants_logprobs", "comm_before", "hear", "over", "params", "prompt", "queued_at", "request",
+        "seq_id", "several", "updates", "vector",
+    )  # fmt: skip
 
     def __init__(
         self, request: Request, prompt: list[int], params: SamplingParams, queued_at: float, engine_id: str
@@ -79,18 +86,19 @@ class RequestState:
         self.queued_at = queued_at
         self.updates: Mailbox[Update] = Mailbox()
         self.hear: Hear | None = None
+        self.over: Callable[[StreamEvent], None] | None = None
         self.vector: list[float] | None = None
         self._engine_id = engine_id
         self._answers = [_Answer() for _ in range(num_answers(params))]
         self._open = len(self._answers)
-        self._several = len(self._answers) > 1
+        self.several = len(self._answers) > 1
         self._selects = len(self._answers) > params.n
         self._prompt_logprobs: list[TokenLogprob] | None = None
         self._last: Update | None = None
         self._begun = 0.0
         self._cached_tokens = 0
         self._drafts: dict[int, tuple[int, int]] = {}
-        self._kv_transfer = (0, 0, 0.0)
+        self._wants_logprobs = params.logprobs is not None
         self.comm_before = (0, 0, 0.0)
 
     @property
@@ -103,11 +111,14 @@ class RequestState:
     def take(self, update: Update, tokenizer: Tokenizer) -> None:
         """Take in an update."""
         self._last = update
-        self._begun = self._begun or update.scheduled_at
-        self._cached_tokens = max(self._cached_tokens, update.cached_tokens)
-        self._drafts[update.index] = update.drafts
-        self._kv_transfer = update.kv_transfer
-        self.vector = update.vector or self.vector
+        if not self._begun:
+            self._begun = update.scheduled_at
+        if update.cached_tokens > self._cached_tokens:
+            self._cached_tokens = update.cached_tokens
+        if update.drafts[0]:
+            self._drafts[update.index] = update.drafts
+        if update.vector is not None:
+            self.vector = update.vector
         if update.prompt_logprobs is not None:
             self._prompt_logprobs = [_logprob(token, tokenizer) for token in update.prompt_logprobs]
         answer = self._answers[update.index]
@@ -118,8 +129,9 @@ class RequestState:
         for token in update.tokens:
             answer.times.append(update.at)
             answer.tokens.append(token.token_id)
-            answer.total += token.logprob or 0.0
-        if self.params.logprobs is not None:
+            if token.logprob is not None:
+                answer.total += token.logprob
+        if self._wants_logprobs:
             answer.logprobs += [_logprob(token, tokenizer) for token in update.tokens]
 
     def news(self, updates: Sequence[Update], tokenizer: Tokenizer, stats: CoreStats) -> list[News]:
@@ -152,9 +164,9 @@ class RequestState:
         """What the update that was just taken in shows."""
         tokens = update.tokens
         delta = Delta(update.index, update.text, [token.token_id for token in tokens])
-        if self._several:
+        if self.several:
             delta.finish_reason = update.finish_reason
-        if self.params.logprobs is not None:
+        if self._wants_logprobs:
             delta.logprobs = self._answers[update.index].logprobs[-len(tokens) :]
         if self._prompt_logprobs is not None and len(self._answers[update.index].tokens) == len(tokens):
             delta.prompt_logprobs = self._prompt_logprobs
@@ -175,7 +187,7 @@ class RequestState:
     def end_event(self, stats: CoreStats) -> StreamEvent:
         """The last event, when all answers have ended: the best of them, and what was measured."""
         best = self._ranked()[0]
-        several = self._several or self.params.strategy is DecodingStrategy.BEAM_SEARCH
+        several = self.several or self.params.strategy is DecodingStrategy.BEAM_SEARCH
         return self._event(
             "end",
             prompt_tokens=len(self.prompt),
@@ -183,7 +195,7 @@ class RequestState:
             output_tokens=best.tokens,
             finish_reason=best.finish_reason,
             metrics=self._metrics(best, stats),
-            logprobs=best.logprobs if self.params.logprobs is not None else None,
+            logprobs=best.logprobs if self._wants_logprobs else None,
             prompt_logprobs=self._prompt_logprobs,
             choices=list(self._choices()) if several else [],
             error=None if best.finish_reason in ("stop", "length") else best.error,
@@ -218,7 +230,7 @@ class RequestState:
                 output_text="".join(answer.text),
                 output_tokens=answer.tokens,
                 finish_reason=answer.finish_reason or "error",
-                logprobs=answer.logprobs if self.params.logprobs is not None else None,
+                logprobs=answer.logprobs if self._wants_logprobs else None,
                 score=answer.mean_logprob if self._selects and answer.mean_logprob > float("-inf") else answer.score,
             )
 
@@ -233,7 +245,7 @@ class RequestState:
         tokens = sum(len(each.tokens) for each in self._answers)
         proposed, accepted = (sum(each[part] for each in self._drafts.values()) for part in (0, 1))
         used = len(self.prompt) + tokens
-        moved_blocks, moved_bytes, moved_ms = self._kv_transfer
+        moved_blocks, moved_bytes, moved_ms = self._last.kv_transfer
         reduces, gathers, waited_s = (now - then for now, then in zip(stats.comm, self.comm_before, strict=True))
         return Metrics(
             ttft_ms=1000 * (first - self.queued_at) if times else 0.0,

@@ -30,6 +30,11 @@ def frame(body: dict[str, Any]) -> bytes:
 class Chunks:
     """Events of all choices in, bytes out. After `failed` nothing more may follow, not even `[DONE]`."""
 
+    __slots__ = (
+        "_answer", "_cached_tokens", "_choices", "_common", "_completion_tokens", "_current", "_head", "_is_bare",
+        "_per_prompt", "_prompt_tokens", "_silent", "_tail", "failed",
+    )  # fmt: skip
+
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         kind = "chat.completion.chunk" if answer.is_chat else "text_completion"
@@ -38,7 +43,9 @@ class Chunks:
         self._tail = b"}]}\n\n"
         if answer.include_usage and not answer.usage_in_chunks:
             self._tail = b'}],"usage":null}\n\n'
+        self._per_prompt, self._silent, self._is_bare = answer.choices, answer.silent, not answer.usage_in_chunks
         self._choices: dict[int, _ChoiceChunks] = {}
+        self._current: _ChoiceChunks | None = None
         self._prompt_tokens = 0
         self._cached_tokens = 0
         self._completion_tokens = 0
@@ -71,11 +78,10 @@ class Chunks:
         return frame({**self._common, "choices": [], "usage": self._usage()}) + DONE
 
     def _delta(self, number: int, delta: Delta, out: list[bytes]) -> None:
-        answer = self._answer
-        if not answer.silent:
+        if not self._silent:
             self._completion_tokens += len(delta.chunk_tokens)
-        choice = self._choice(number * answer.choices + delta.index)
-        if choice.is_plain and delta.logprobs is None and not answer.usage_in_chunks:
+        choice = self._choice(number * self._per_prompt + delta.index)
+        if choice.is_plain and delta.logprobs is None and self._is_bare:
             if delta.chunk:
                 out.append(choice.plain_head + encode(delta.chunk) + choice.plain_tail)
         else:
@@ -94,9 +100,13 @@ class Chunks:
                 self._write(choice, choice.end(reasons.get(index, event.finish_reason or "stop")), out)
 
     def _choice(self, index: int) -> _ChoiceChunks:
+        current = self._current
+        if current is not None and current.index == index:
+            return current
         found = self._choices.get(index)
         if found is None:
             found = self._choices[index] = _ChoiceChunks(self._answer, index, self._head, self._tail)
+        self._current = found
         return found
 
     def _write(self, choice: _ChoiceChunks, bodies: Sequence[bytes], out: list[bytes]) -> None:
@@ -116,7 +126,13 @@ class _ChoiceChunks:
     `is_plain`: from now on a piece of text without log-probabilities is `plain_head`, the text, `plain_tail`.
     """
 
+    __slots__ = (
+        "_answer", "_echo", "_is_chat", "_opened", "_parser", "_shown", "ended", "head", "index", "is_plain",
+        "plain_head", "plain_tail",
+    )  # fmt: skip
+
     def __init__(self, answer: Answer, index: int, head: bytes, tail: bytes) -> None:
+        self.index = index
         self.head = head + str(index).encode() + b","
         self.ended = False
         self.is_plain = False

@@ -81,16 +81,16 @@ class TextRoutes:
     def __init__(self, service: EngineService) -> None:
         self._service = service
 
-    async def completions(self, request: Request) -> Response:
+    async def completions(self, request: Request) -> Response | EventStream:
         return await self._answer(request, await read_body(request, CompletionBody))
 
-    async def completions_stream(self, request: Request) -> Response:
+    async def completions_stream(self, request: Request) -> Response | EventStream:
         return await self._answer(request, await read_body(request, CompletionBody, stream=True))
 
-    async def chat_completions(self, request: Request) -> Response:
+    async def chat_completions(self, request: Request) -> Response | EventStream:
         return await self._answer(request, await read_body(request, ChatBody))
 
-    async def _answer(self, request: Request, body: CompletionBody | ChatBody) -> Response:
+    async def _answer(self, request: Request, body: CompletionBody | ChatBody) -> Response | EventStream:
         try:
             requests = body.requests()
         except ValidationError as error:

@@ -10,7 +10,7 @@ from sagellm_core.config import LLMEngineConfig
 from sagellm_core.errors import EngineError
 from sagellm_core.factory import new_engine
 from sagellm_core.models.locate import BUILTIN_NAMES, DEFAULT_MODEL
-from sagellm_core.request_state import Delta, Hear, News
+from sagellm_core.request_state import Hear
 from sagellm_core.server.health import Pulse
 from sagellm_core.server.metrics import ServerMetrics
 from sagellm_core.server.retry import DrainRate
@@ -87,14 +87,8 @@ class EngineService:
                 self.metrics.finished(reason, None if end is None else end.metrics, tokens)
                 self.drain.departed()
 
-        def heard(news: list[News]) -> None:
-            last = news[-1]
-            if not isinstance(last, Delta) and last.event == "end":
-                count(last.finish_reason or "error", last)
-            hear(news)
-
         try:
-            leave = await self.engine.listen(request, heard)
+            leave = await self.engine.listen(request, hear, lambda end: count(end.finish_reason or "error", end))
         except BaseException:
             self.metrics.finished("error", None, 0)
             raise

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from time import monotonic
 
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from sagellm_core.request_state import Delta, Hear, News
@@ -18,7 +18,11 @@ from sagellm_protocol.messages import Request
 SLOW_SECONDS = 60.0
 """How long a client may leave what was sent unread; then its requests are over."""
 
-_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+_HEADERS = [
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+]
 
 Listen = Callable[[Request, Hear], Awaitable[Callable[[], None]]]
 
@@ -29,25 +33,24 @@ async def disconnected(receive: Receive) -> None:
         pass
 
 
-class EventStream(Response):
-    """A streamed answer to one or more prompts: one write for all that a step of the engine brought.
+class EventStream:
+    """A streamed answer to one or more prompts, as an ASGI application: one write for all that a step brought.
 
     A failure on the way is an `{"error": …}` event, and then no `[DONE]`. Nothing runs between the steps: the engine
-    tells what is new, and that is written there and then.
+    tells what is new, and that is written there and then. With many answers, what a token costs is mostly the memory
+    that it touches and that the model's step has displaced, so what it needs lies close together.
     """
 
-    media_type = "text/event-stream"
+    __slots__ = ("_chunks", "_held", "_is_live", "_leaves", "_left", "_loop", "_over", "_slow_seconds", "_writer")
 
     def __init__(self, chunks: Chunks, prompts: int, slow_seconds: float = SLOW_SECONDS) -> None:
-        super().__init__(headers=_HEADERS)
-        del self.headers["content-length"]
         self._chunks = chunks
         self._left = prompts
-        self._several = prompts > 1
         self._slow_seconds = slow_seconds
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._held: list[Numbered] = []
+        self._is_live = False
         self._writer: BodyWriter | None = None
         self._leaves: list[Callable[[], None]] = []
 
@@ -59,7 +62,8 @@ class EventStream(Response):
         stream = cls(chunks, len(requests), slow_seconds)
         try:
             for number, request in enumerate(requests):
-                stream._leaves.append(await listen(request, stream._ear(number)))
+                hear = stream._hear if len(requests) == 1 else partial(stream._hear_one_of, number)
+                stream._leaves.append(await listen(request, hear))
         except BaseException:
             stream._leave()
             raise
@@ -85,8 +89,9 @@ class EventStream(Response):
 
     async def _ending(self, send: Send, direct: Direct | None) -> None:
         """Begin the answer, wait until the engine has told everything, close it."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         self._writer = writer = BodyWriter(send, direct)
+        self._is_live = not self._over.done()
         self._flush()
         await self._over
         if not self._chunks.failed:
@@ -94,35 +99,43 @@ class EventStream(Response):
         await writer.drained()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _ear(self, number: int) -> Hear:
-        """What hears the news of one prompt."""
+    def _hear(self, news: list[News]) -> None:
+        """News of the only prompt."""
+        if self._is_live:
+            self._show(((0, news),))
+        else:
+            self._held.append((0, news))
 
-        def hear(news: list[News]) -> None:
-            if self._several and self._writer is not None and not self._held:
-                self._loop.call_soon(self._flush)  # the others hear of the same step before that
-            self._held.append((number, news))
-            if not self._several or self._writer is None:
-                self._flush()
-
-        return hear
+    def _hear_one_of(self, number: int, news: list[News]) -> None:
+        """News of one of several prompts: the others hear of the same step before what is held is written."""
+        if self._is_live and not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append((number, news))
 
     def _flush(self) -> None:
         """Write what is held, once the answer has begun."""
-        if self._writer is None or self._over.done() or not self._held:
-            return
-        batch, self._held = self._held, []
+        if self._is_live and self._held:
+            batch, self._held = self._held, []
+            self._show(batch)
+
+    def _show(self, batch: Sequence[Numbered]) -> None:
+        assert self._writer is not None
         try:
             data = self._chunks.of(batch)
             if data:
                 self._writer.write(data)
         except Exception as error:  # the answer breaks off with it, and the engine goes on undisturbed
+            self._is_live = False
             self._over.set_exception(error)
             return
         for _, news in batch:
             last = news[-1]
-            self._left -= not isinstance(last, Delta) and last.event == "end"
-        if self._left == 0 or self._chunks.failed:
-            self._over.set_result(None)
+            if not isinstance(last, Delta) and (last.event == "end" or self._chunks.failed):
+                self._left -= 1
+                if self._left == 0 or self._chunks.failed:
+                    self._is_live = False
+                    self._over.set_result(None)
+                    return
 
     @property
     def _unread(self) -> bool:
@@ -132,6 +145,7 @@ class EventStream(Response):
 
     def _leave(self) -> None:
         """Cancel what has not ended, and write no more."""
+        self._is_live = False
         if not self._over.done():
             self._over.set_result(None)
         if self._writer is not None:

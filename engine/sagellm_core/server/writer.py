@@ -21,6 +21,8 @@ from sagellm_core.server.direct import Direct
 class BodyWriter:
     """Writes the body of one answer. `waiting_since`: since when the client has left unread what was sent."""
 
+    __slots__ = ("_direct", "_held", "_send", "_waiting", "waiting_since")
+
     def __init__(self, send: Send, direct: Direct | None = None) -> None:
         self._send = send
         self._direct = direct
@@ -29,11 +31,11 @@ class BodyWriter:
         self.waiting_since: float | None = None
 
     def write(self, data: bytes) -> None:
-        """Send now, or behind what waits already. Raises what `send` raises, where that happens at once."""
+        """Send some bytes now, or behind what waits already. Raises what `send` raises, where that happens at once."""
         if self._waiting is not None:
             self._held.append(data)
             return
-        if self._direct is not None and self._direct(data):
+        if self._direct is not None and self._direct.take(data):
             return
         sending = self._send({"type": "http.response.body", "body": data, "more_body": True})
         assert isinstance(sending, Coroutine)
