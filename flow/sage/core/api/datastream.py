@@ -20,6 +20,7 @@ from sage.core.api.output_tag import OutputTag, tag_name
 from sage.core.api.outputs import OutputsMixin
 from sage.core.api.partitioning import PartitioningMixin
 from sage.core.api.stream import DataStreamSink
+from sage.core.api.timed import KeyedWindowsMixin, TimedMixin
 from sage.core.api.transformations import TransformationsMixin
 from sage.core.graph.origin import Origin
 from sage.core.graph.spec import OperatorKind, checked_parallelism
@@ -31,7 +32,7 @@ R = TypeVar("R")
 K = TypeVar("K", bound=Hashable)
 
 
-class DataStream(TransformationsMixin[T], PartitioningMixin[T], OutputsMixin[T], Generic[T]):
+class DataStream(TransformationsMixin[T], TimedMixin[T], PartitioningMixin[T], OutputsMixin[T], Generic[T]):
     """A stream of records of type T.
 
     Every operator takes a function, a lambda, a bound method, a function class or an instance of one; `name=` shows in
@@ -126,7 +127,7 @@ class DataStream(TransformationsMixin[T], PartitioningMixin[T], OutputsMixin[T],
         return DataStream(self._env, self._node, tag=self._tag, partitioning=self._partitioning)
 
 
-class KeyedStream(KeyedMixin[K, T], DataStream[T], Generic[K, T]):
+class KeyedStream(KeyedMixin[K, T], KeyedWindowsMixin[K, T], DataStream[T], Generic[K, T]):
     """A stream whose next operator sees all records of a key in one subtask, with state of its own for each key."""
 
     @overload  # type: ignore[override]
