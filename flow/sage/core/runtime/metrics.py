@@ -51,5 +51,5 @@ def collect(tasks: Iterable[Task]) -> JobMetrics:
             if node.kind is OperatorKind.SOURCE:
                 records_in += operator.records_out
             if not operator.plan.children and not operator.plan.outputs:
-                records_out += operator.records_out
+                records_out += operator.records_in if node.is_sink else operator.records_out
     return JobMetrics(records_in, records_out, [rows[index] for index in sorted(rows)])

@@ -1,0 +1,113 @@
+"""kill -9 of a job with checkpoints, at every phase and at any moment: the output equals the undisturbed run's.
+
+`SAGE_KILLS=200 make test-slow` kills two hundred times (default: 20).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.faults, pytest.mark.spec("K6", "R2"), pytest.mark.timeout(600)]
+
+JOB = Path(__file__).parent / "exactly_once_job.py"
+SAGE = Path(sys.executable).parent / "sage"
+PHASES = [
+    "barrier",
+    "snapshot",
+    "snapshotted",
+    "manifest",
+    "complete",
+    "prune",
+    "prepare",
+    "commit",
+    "committed",
+    "restore",
+    "write",
+]
+
+
+class Runs:
+    """Runs the job again and again in one project."""
+
+    def __init__(self, folder: Path, *, numbers: int, pause: float) -> None:
+        self.output = folder / "out"
+        self.output.mkdir(parents=True)
+        self._numbers = numbers
+        self._pause = pause
+        self._home = folder / "home"
+
+    def __call__(
+        self, parallelism: int, *, restore: str | None = "latest", kill: str = "", after: float | None = None
+    ) -> int:
+        """The exit code; `kill` names a phase, `after` kills from outside after so many seconds."""
+        arguments = [str(SAGE), "run", "local", str(JOB)]
+        if restore is not None:
+            arguments += ["--restore", restore]
+        arguments += ["--", str(self.output), str(self._numbers), str(parallelism), str(self._pause)]
+        environment = os.environ | {"SAGE_HOME": str(self._home), "KILL": kill}
+        process = subprocess.Popen(
+            arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        timer = threading.Timer(after, process.kill) if after is not None else None
+        if timer is not None:
+            timer.start()
+        self.said, _ = process.communicate(timeout=120)
+        if timer is not None:
+            timer.cancel()
+            timer.join()
+        return process.returncode
+
+    def finish(self, parallelism: int) -> None:
+        """Run undisturbed to the end."""
+        assert self(parallelism) == 0, self.said
+
+    @property
+    def lines(self) -> list[str]:
+        """The committed output: files in the order of their checkpoints."""
+        files = sorted(self.output.glob("out-*"))
+        return [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def undisturbed(tmp_path: Path, numbers: int) -> list[str]:
+    runs = Runs(tmp_path / "undisturbed", numbers=numbers, pause=0.0)
+    assert runs(1, restore=None) == 0, runs.said
+    assert len(runs.lines) == numbers
+    return runs.lines
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_kill_in_each_phase(phase: str, tmp_path: Path) -> None:
+    """Killed in the phase in two runs one after the other, then left alone."""
+    expected = undisturbed(tmp_path, 12_000)
+    runs = Runs(tmp_path / "killed", numbers=12_000, pause=0.005)
+    assert runs(1, kill="commit:2" if phase == "restore" else f"{phase}:3") == -signal.SIGKILL, runs.said
+    assert runs(1, kill=f"{phase}:2") == -signal.SIGKILL, runs.said
+    runs.finish(1)
+    assert runs.lines == expected
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("parallelism", [1, 2])
+def test_kills_at_any_moment(parallelism: int, tmp_path: Path) -> None:
+    numbers, kills = 24_000, int(os.environ.get("SAGE_KILLS", "20")) // 2
+    chance = random.Random(parallelism)  # noqa: S311 - a test's choices
+    expected = undisturbed(tmp_path, numbers)
+    done, round_number = 0, 0
+    while done < kills:
+        round_number += 1
+        runs = Runs(tmp_path / f"round-{round_number}", numbers=numbers, pause=0.004)
+        while done < kills and runs(parallelism, after=chance.uniform(0.3, 1.3)) == -signal.SIGKILL:
+            done += 1
+        runs.finish(parallelism)
+        assert sorted(runs.lines) == sorted(expected)
+        assert parallelism > 1 or runs.lines == expected
