@@ -85,16 +85,33 @@ def answer(
     compiler: GrammarCompiler, tokenizer: Tokenizer, grammar: Grammar, eos: int, seed: int, limit: int = 400
 ) -> str | None:
     """What random logits give under a grammar; None where no end was reached."""
-    bench = Bench(new("s", stop_ids=[eos], grammar=grammar, temperature=1.0, seed=seed), grammars=compiler)
+    tokens, _ = steps(compiler, tokenizer, grammar, eos, seed, limit)
+    return tokenizer.decode(tokens[:-1], skip_special_tokens=False) if tokens[-1] == eos else None
+
+
+def steps(
+    compiler: GrammarCompiler,
+    tokenizer: Tokenizer,
+    grammar: Grammar,
+    eos: int,
+    seed: int,
+    limit: int = 400,
+    *,
+    forces: bool = True,
+    temperature: float = 1.0,
+) -> tuple[list[int], int]:
+    """Tokens that random logits give under a grammar, and in how many steps. Every token has logits of its own."""
+    sampling: dict[str, Any] = {"grammar": grammar, "temperature": temperature, "seed": seed}
+    bench = Bench(new("s", stop_ids=[eos], max_tokens=2 * limit, **sampling), grammars=compiler)
+    bench.decoder.forces = forces
     noise = torch.Generator().manual_seed(seed)
-    liking, tokens = sensible_bias(tokenizer), list[int]()
-    for _ in range(limit):
-        (token,) = bench.tokens({"s": (torch.randn(len(liking), generator=noise) + liking)[None]})[0]
-        if token == eos:
-            return tokenizer.decode(tokens, skip_special_tokens=False)
-        assert token >= 0
-        tokens.append(token)
-    return None
+    liking, tokens, count = sensible_bias(tokenizer), list[int](), 0
+    while len(tokens) < limit and eos not in tokens:
+        got = bench.tokens({"s": (torch.randn(len(liking), generator=noise) + liking)[None]})[0]
+        assert min(got) >= 0
+        torch.randn(len(got) - 1, len(liking), generator=noise)
+        tokens, count = tokens + got, count + 1
+    return tokens, count
 
 
 def as_grammar(schema: dict[str, Any]) -> Grammar:

@@ -157,11 +157,11 @@ class CapturedStep:
 class StepCapture(Protocol):
     """Recorded steps: a replay costs one launch, whatever the model has of layers."""
 
-    masks: ClassVar[bool]
-    """Whether `run` takes masks."""
+    general: ClassVar[bool]
+    """Whether `run` takes any step, and masks; else only steps of one token a sequence."""
 
     def run(self, plan: SchedulerOutput, rows: list[int], masks: array[int] | None = None) -> CapturedStep | None:
-        """The step, if it is one of those recorded (on GPUs: one token a sequence, all wanted); None: run it plainly.
+        """The step, if it is one of those recorded; None: run it plainly.
 
         `rows`: which of the step's tokens are to become logits, in ascending order. `masks`: for each of them the
         host's address of a bit a token, set where that may be the likeliest, or 0: any may.

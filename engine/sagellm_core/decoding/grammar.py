@@ -85,6 +85,14 @@ class GrammarState:
         self._ready = False
         self._matcher.consume_token(token)
 
+    def forced(self) -> int | None:
+        """The only token that is allowed now, where the grammar forces text and not just an end; else None.
+
+        Where several tokens begin that text, it is the one that the tokenizer makes of it; `masks` allow no other then.
+        """
+        tokens = self._matcher.compute_ff_tokens()
+        return tokens[0] if tokens else None
+
     @property
     def fault(self) -> str:
         """Why the grammar cannot go on (a limit was reached); empty while it can."""
@@ -124,6 +132,9 @@ class GrammarCompiler:
 
         Raises EngineError: invalid_argument for what cannot be used, resource_exhausted when others take too long.
         """
+        with self._door:
+            if grammar in self._compiled:
+                return
         loop = asyncio.get_running_loop()
         try:
             await asyncio.wait_for(loop.run_in_executor(_pool(), self._try, grammar), WAIT_SECONDS)

@@ -46,7 +46,9 @@ def resolve_sampling(
         first = error.errors()[0]
         field = str(first["loc"][0]) if first["loc"] else None
         raise invalid(f"{field}: {first['msg']}", field) from error
-    settled = merged.model_copy(update=_settle(merged, values, config))
+    settling = _settle(merged, values, config)
+    changes = any(getattr(merged, name) != value for name, value in settling.items())
+    settled = merged.model_copy(update=settling) if changes else merged
     _refuse_contradictions(settled)
     return settled
 

@@ -20,6 +20,8 @@ from sagellm_core.engine_core.groups import searches
 from sagellm_core.engine_core.plan import NewSequence
 from sagellm_protocol.sampling import DecodingStrategy, SamplingParams
 
+_MOST_FORCED = 32
+
 
 class UniformStream:
     """Numbers in [0, 1), one a token, the same for a seed whatever else runs. `peek` looks ahead without taking.
@@ -157,6 +159,17 @@ class SequenceState:
             self.grammar.accept(token)
         if self.strategy is DecodingStrategy.SAMPLING:
             self.uniforms.take()
+
+    def force(self) -> list[int]:
+        """Tokens that the grammar leaves no choice about, taken in: what would be chosen one by one, by any numbers."""
+        tokens: list[int] = []
+        left = min(self.params.max_tokens - self.num_output, _MOST_FORCED)
+        if self.grammar is None or self.searches or self.params.logprobs is not None:
+            return tokens
+        while len(tokens) < left and (token := self.grammar.forced()) is not None:
+            self.accept(token)
+            tokens.append(token)
+        return tokens
 
     def observe(self, tokens: Sequence[int], position: int) -> None:
         """Take in the tokens that a search was given: those of a step's piece that were not known here."""

@@ -114,11 +114,11 @@ class Candidates:
 class StepOutput:
     """What a step gave, by sequence id; sequences that gave nothing are absent.
 
-    `tokens`: the new tokens, one, or several where drafts were accepted. `candidates`: for sequences that search
-    instead of sampling. `drafts`: proposals of a draft model for the next step. `prompt_logprobs`: the log-probability
-    of each prompt token of this step's piece, for sequences that asked. `vectors`: the pooled hidden state (normalised)
-    of sequences that asked for it, when their prompt is through. `failures`: why a sequence whose token is -1 cannot go
-    on, where it is not for want of usable numbers.
+    `tokens`: the new tokens, one, or several where drafts were accepted or a grammar left no choice about those after
+    the first. `candidates`: for sequences that search instead of sampling. `drafts`: proposals of a draft model for the
+    next step. `prompt_logprobs`: the log-probability of each prompt token of this step's piece, for sequences that
+    asked. `vectors`: the pooled hidden state (normalised) of sequences that asked for it, when their prompt is through.
+    `failures`: why a sequence whose token is -1 cannot go on, where it is not for want of usable numbers.
     """
 
     step: int

@@ -173,6 +173,7 @@ class Scheduler:
             if sequence.num_computed // size > before // size:
                 self._space.name_full(sequence, before // size)
             if news is not None:
+                sequence.num_newest = sequence.num_pending
                 progress.append(news)
                 if news.finish_reason is not None:
                     self._end(sequence, news.finish_reason)

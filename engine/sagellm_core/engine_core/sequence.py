@@ -30,7 +30,8 @@ class Sequence:
     that it works on, `rank` its place in every queue: the more urgent first, then the earlier.
 
     `root` begins its hash chain. With `reads_prefix` off, its prompt goes through the model, cached or not. `drafts`
-    are proposed tokens that the step at hand checks. `is_known`: the workers have been told of it.
+    are proposed tokens that the step at hand checks. `num_newest`: of the tokens that the last step gave, how many were
+    not computed in it. `is_known`: the workers have been told of it.
     """
 
     seq_id: str
@@ -48,6 +49,7 @@ class Sequence:
     reads_prefix: bool = True
     drafter: Drafter | None = None
     num_computed: int = 0
+    num_newest: int = 1
     blocks: list[int] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
     drafts: list[int] = field(default_factory=list)
@@ -68,12 +70,13 @@ class Sequence:
 
     @property
     def is_decoding(self) -> bool:
-        """Only the newest token is pending, and it is not one of the prompt."""
+        """Only the newest token is pending, or those of the last step, and not one of the prompt."""
         known = len(self.tokens)
-        return known == self.num_computed + 1 and known > self.num_prompt
+        return known - self.num_computed in (1, self.num_newest) and known > self.num_prompt
 
     @property
     def is_reading(self) -> bool:
         """Tokens are pending that are no news: a prompt, or what has to be computed again."""
         known = len(self.tokens)
-        return known > self.num_computed and (known != self.num_computed + 1 or known == self.num_prompt)
+        pending = known - self.num_computed
+        return pending > 0 and (pending not in (1, self.num_newest) or known == self.num_prompt)

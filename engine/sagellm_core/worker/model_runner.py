@@ -61,6 +61,7 @@ class ModelRunner:
         """Let the backend record decode steps, where the whole model is here. Called after a first step."""
         if self.place.alone and self.model.config.plain_attention:
             self._recorded = self._backend.capture(self.model, self.attention, self.caches, max_batch, max_model_len)
+        self.decoder.forces = self._recorded is None or self._recorded.general
 
     @torch.inference_mode()
     def run(self, plan: SchedulerOutput) -> StepOutput:
@@ -96,11 +97,11 @@ class ModelRunner:
         if steps is None:
             return None
         found = self.decoder.select(plan)
-        masks = self.decoder.masks(found) if steps.masks else None
+        masks = self.decoder.masks(found) if steps.general else None
         recorded = steps.run(plan, found.rows, masks)
         if recorded is None:
             return None
-        return self.decoder.take(plan, found, recorded, self.model.logits, masked=steps.masks)
+        return self.decoder.take(plan, found, recorded, self.model.logits, masked=steps.general)
 
     def _pass(self, plan: SchedulerOutput) -> Tensor:
         """This stage's layers; the stage after gets what comes out."""

@@ -14,7 +14,7 @@ import pytest
 import torch
 from jsonschema import Draft202012Validator
 from tests.helpers.decoding import Bench, new
-from tests.helpers.schemas import answer, as_grammar, schema
+from tests.helpers.schemas import answer, as_grammar, schema, steps
 from tests.helpers.tiny_models import EOS, tiny_model
 
 from sagellm_core import EngineError, LLMEngine, LLMEngineConfig
@@ -63,6 +63,26 @@ def test_answers_fit_generated_schemas(compiler: GrammarCompiler, tokenizer: Tok
 @pytest.mark.timeout(600)
 def test_answers_fit_three_hundred_generated_schemas(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
     all_answers_fit(compiler, tokenizer, schemas=300, samples=5, seed=0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_tokens_without_a_choice_come_along_and_are_those_that_would_come(
+    temperature: float, compiler: GrammarCompiler, tokenizer: Tokenizer
+) -> None:
+    saved = 0
+    for number in range(12):
+        grammar = as_grammar(schema(Random(20_000 + number)))
+        for forces in (True, False):
+            tokens, count = steps(
+                compiler, tokenizer, grammar, EOS, number, 150, forces=forces, temperature=temperature
+            )
+            if forces:
+                expected, saved = tokens, saved + len(tokens) - count
+            else:
+                assert count == len(tokens)
+                assert tokens == expected[: len(tokens)]
+                assert len(expected) - len(tokens) < 32
+    assert saved > 20
 
 
 GRAMMARS = {

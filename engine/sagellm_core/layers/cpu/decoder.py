@@ -61,8 +61,8 @@ class FusedDecoder:
 
     @property
     def decodes(self) -> bool:
-        """Whether tokens go in and logits come out here."""
-        return self._rows() is not None and isinstance(self._model.head, PackedLinear)
+        """Whether logits come out here."""
+        return isinstance(self._model.head, PackedLinear)
 
     def decode(
         self,
@@ -79,6 +79,10 @@ class FusedDecoder:
         Returns the likeliest token of each of the rows, -1 where none has a finite logit. `allowed`: for each 0, or the
         address of a bit a token; its likeliest token is one of those.
         """
+        inputs, embedded = ids.buffer_info()[0], None
+        if self._rows() is None:
+            embedded = self._model.embedded(torch.tensor(ids), torch.tensor(meta.arrays[0])).contiguous()
+            inputs = embedded.data_ptr()
         likeliest = array("q", bytes(8 * len(rows)))
         wanted = Wanted(
             len(rows),
@@ -91,7 +95,7 @@ class FusedDecoder:
         status = self._library.sage_decoder_decode(
             self._handle,
             byref(meta.step),
-            ids.buffer_info()[0],
+            inputs,
             hidden.data_ptr(),
             self._pointers(caches),
             byref(wanted),

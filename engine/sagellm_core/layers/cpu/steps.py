@@ -19,7 +19,7 @@ from sagellm_core.layers.cpu.decoder import FusedDecoder
 class DecodeSteps:
     """A `StepCapture` without recording: any step is one call."""
 
-    masks: ClassVar[bool] = True
+    general: ClassVar[bool] = True
 
     model: FusedDecoder
     attention: CpuPagedAttention

@@ -144,7 +144,7 @@ class _Recording:
 class RecordedDecode:
     """The recorded decode steps of one model, see `backends.base.StepCapture`."""
 
-    masks: ClassVar[bool] = False
+    general: ClassVar[bool] = False
 
     model: CausalLM
     attention: TritonPagedAttention
