@@ -14,6 +14,7 @@ from sage.core.runtime.failure import OnError, RecordFailure
 from sage.core.runtime.loop import LoopStage
 from sage.core.runtime.mailbox import Mailbox
 from sage.core.runtime.meter import Meter
+from sage.core.runtime.operators.base import Operator
 from sage.core.runtime.output import KeySelectionFailed, Output, Target
 from sage.core.runtime.stages import ChainOperator, OperatorStage, Stage, StageLink, Tolerate
 
@@ -120,13 +121,16 @@ class Chain:
             trace = trace.tb_next
         return found
 
-    def _tolerated(self, stage: Stage, error: Exception) -> bool:
+    def _tolerated(self, stage: Stage, error: Exception, batch: Batch | None) -> bool:
         """Tell `on_error` of a record at which a function of this very stage raised."""
         if self._on_error is None or isinstance(error, (JobAborted, KeySelectionFailed)):
             return False
         found = self._find(error.__traceback__)
-        if found is None or found.stage is not stage or not found.at_record:
+        if found is None or found.stage is not stage:
             return False
+        if batch is not None:
+            time = batch.timestamps[0] if batch.timestamps is not None else None
+            found = replace(found, record=batch.records[0], timestamp=time)
         self.failure(error.__traceback__)
         node = found.operator.plan.node
         self._on_error(RecordFailure(node.name, node.uid, self._subtask, found.record, found.timestamp, error))
@@ -184,7 +188,7 @@ class Chain:
 
 
 _STAGE_CODE = frozenset(
-    getattr(OperatorStage, name).__code__ for name in ("process", "event", "end", "call", "_advance")
+    getattr(OperatorStage, name).__code__ for name in ("process", "_process_each", "event", "end", "call", "_advance")
 )
 
 
@@ -196,6 +200,7 @@ def _walk(stage: Stage) -> Iterator[Stage]:
 
 def _with_record(found: Failure, frame: FrameType) -> Failure:
     """Operators that call user functions keep the record at hand in a local variable named `record`."""
-    if is_ours(frame.f_code.co_filename) and "record" in frame.f_locals:
+    own = is_ours(frame.f_code.co_filename) or isinstance(frame.f_locals.get("self"), Operator)
+    if own and "record" in frame.f_locals:
         return replace(found, record=frame.f_locals["record"], timestamp=frame.f_locals.get("time"), at_record=True)
     return found

@@ -100,7 +100,7 @@ class LoopStage(Stage):
                 loop.function(records, timestamps)
                 return
             except Exception as error:
-                if self._tolerate is None or not self._tolerate(self, error):
+                if self._tolerate is None or not self._tolerate(self, error, None):
                     raise
             finally:
                 taken, left = left - records.__length_hint__(), records.__length_hint__()

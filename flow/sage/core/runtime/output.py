@@ -106,7 +106,7 @@ class Output(Target):
         self._first, self._share = _share(partitioning, subtask, senders, len(receivers))
         self._size = size
         self._timeout = timeout
-        self._meter = meter or Meter()
+        self.meter = meter or Meter()
         self._turn = 0
         self._flushed_at = time.monotonic()
 
@@ -152,7 +152,7 @@ class Output(Target):
     def _put(self, gate: Receiver, sender: int, item: Item) -> None:
         waited = gate.put(sender, item)
         if waited:
-            self._meter.waited(waited)
+            self.meter.waited(waited)
 
     def _by_key(self, key: FunctionSpec, partitioner: KeyPartitioner) -> Callable[[Batch], list[Batch]]:
         def split(batch: Batch) -> list[Batch]:

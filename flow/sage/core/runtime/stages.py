@@ -24,7 +24,8 @@ from sage.core.state.base import KeyedStateBackend, OperatorStateBackend
 __all__ = ["ChainOperator", "OperatorStage", "Stage", "StageLink", "Tolerate", "copied"]
 
 
-Tolerate = Callable[["Stage", Exception], bool]  # whether the stage goes on behind the record that failed
+# Whether the stage goes on behind the record that failed; the batch has only that one, or is None.
+Tolerate = Callable[["Stage", Exception, Batch | None], bool]
 
 
 @dataclass(slots=True)
@@ -166,10 +167,11 @@ class OperatorStage(Stage):
         out = self.context.out
         for index in range(len(batch.records)):
             self._counters.records_in += 1
+            one = batch.cut(index, index + 1)
             try:
-                self.operator.process(batch.cut(index, index + 1), port)
+                self.operator.process(one, port)
             except Exception as error:
-                if not tolerate(self, error):
+                if not tolerate(self, error, one):
                     raise
                 out.drain()
                 out.side.clear()
@@ -177,7 +179,9 @@ class OperatorStage(Stage):
 
     def event(self, event: ControlEvent) -> None:
         if isinstance(event, Watermark):
-            self._advance(event.timestamp)
+            forwarded = self._advance(event.timestamp)
+            if forwarded is not None:
+                self.forward(Watermark(forwarded))
         elif isinstance(event, StreamStatus):
             idle = self.operator.on_status(event.idle)
             self.drain()
@@ -187,7 +191,7 @@ class OperatorStage(Stage):
             self.forward(event)
 
     def end(self, drained: bool) -> None:
-        if drained:
+        if drained:  # those below hear of the end of event time when their turn comes
             self._advance(FINAL_WATERMARK)
             self.operator.finish()
             self.drain()
@@ -245,10 +249,13 @@ class OperatorStage(Stage):
                 for batch in _side_batches(records):
                     target.send(self._handed(batch))
 
-    def _advance(self, watermark: int) -> None:
-        """Event timers fire, then the operator hears of it, then those below; event time never goes back."""
+    def _advance(self, watermark: int) -> int | None:
+        """Event timers fire, then the operator hears of it. Returns what those below are to hear.
+
+        Event time never goes back.
+        """
         if watermark <= self.context.current_watermark:
-            return
+            return None
         self.context.current_watermark = self._counters.watermark = watermark
         entered = self._meter.enter()
         try:
@@ -257,8 +264,7 @@ class OperatorStage(Stage):
             self.drain()
         finally:
             self._counters.busy_s += self._meter.leave(entered)
-        if forwarded is not None:
-            self.forward(Watermark(forwarded))
+        return forwarded
 
 
 def _side_batches(records: list[tuple[Any, int | None]]) -> Iterator[Batch]:
