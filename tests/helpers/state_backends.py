@@ -4,12 +4,30 @@ import itertools
 import pathlib
 from collections.abc import Callable
 
+from sage.core.runtime.clock import Clock
 from sage.core.state.base import KeyedStateBackend, SnapshotRequest, StateSnapshot
 from sage.core.state.groups import group_range
 from sage.core.state.memory import MemoryKeyedState
 
-Make = Callable[[pathlib.Path, int, int], KeyedStateBackend]
-BACKENDS: dict[str, Make] = {"memory": lambda folder, first, last: MemoryKeyedState(first, last)}
+Make = Callable[[pathlib.Path, int, int, Clock], KeyedStateBackend]
+BACKENDS: dict[str, Make] = {"memory": lambda folder, first, last, clock: MemoryKeyedState(first, last, clock)}
+
+
+class HandClock:
+    """A clock that tests move."""
+
+    def __init__(self) -> None:
+        self._now = 1_000_000
+
+    def now_ms(self) -> int:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._now / 1000
+
+    def advance(self, milliseconds: int) -> None:
+        """Move on."""
+        self._now += milliseconds
 
 
 class Store:
@@ -20,11 +38,16 @@ class Store:
         self.folder = folder
         self.shared = folder / "shared"
         self.shared.mkdir(parents=True, exist_ok=True)
+        self.clock = HandClock()
         self._ids = itertools.count(1)
+        self._open: list[KeyedStateBackend] = []
 
     def open(self, subtask: int = 0, parallelism: int = 1) -> KeyedStateBackend:
         """A new backend for a subtask."""
-        return self.make(self.folder / f"local-{next(self._ids)}", *group_range(subtask, parallelism))
+        folder = self.folder / f"local-{next(self._ids)}"
+        backend = self.make(folder, *group_range(subtask, parallelism), self.clock)
+        self._open.append(backend)
+        return backend
 
     def request(self, previous: StateSnapshot | None = None, *, savepoint: bool = False) -> SnapshotRequest:
         """A request with a folder of its own."""
@@ -39,3 +62,8 @@ class Store:
         """Both parts of a snapshot at once."""
         request = self.request(previous, savepoint=savepoint)
         return request.folder, backend.snapshot(request)()
+
+    def close(self) -> None:
+        """Close all backends; once more does no harm."""
+        while self._open:
+            self._open.pop().close()

@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from sage.core.state.ttl import Ttl
 
 __all__ = [
     "KeyedStateBackend",
+    "MapTable",
     "OperatorStateBackend",
     "RawState",
     "SnapshotRequest",
@@ -79,6 +83,28 @@ class StateTable(Protocol):
         """All keys with a value in the namespace."""
 
 
+class MapTable(Protocol):
+    """One named state that is a map: entries for each (current key, namespace). None is no value."""
+
+    def get(self, entry: Hashable, namespace: Hashable = None) -> Any:
+        """The value of an entry; None when there is none."""
+
+    def put(self, entry: Hashable, value: Any, namespace: Hashable = None) -> None:
+        """Set an entry."""
+
+    def remove(self, entry: Hashable, namespace: Hashable = None) -> None:
+        """Remove an entry."""
+
+    def items(self, namespace: Hashable = None) -> list[tuple[Any, Any]]:
+        """All entries, as they are now."""
+
+    def clear(self, namespace: Hashable = None) -> None:
+        """Remove all entries."""
+
+    def keys(self, namespace: Hashable = None) -> Iterable[Any]:
+        """All keys (of the backend) with an entry in the namespace."""
+
+
 class RawState(Protocol):
     """State that an operator keeps in a form of its own (timers): dumped and loaded by key group."""
 
@@ -97,8 +123,17 @@ class KeyedStateBackend(Protocol):
 
     key: Any
 
-    def table(self, name: str, schema: str, *, ttl_ms: int | None = None) -> StateTable:
-        """The table of that name. Raises StateError when `schema`, its fingerprint, is not that of the snapshot."""
+    def now_ms(self) -> int:
+        """Processing time, for state that expires."""
+
+    def table(self, name: str, schema: str, *, ttl_ms: int | None = None, ttl: Ttl | None = None) -> StateTable:
+        """The table of that name. Raises StateError when `schema`, its fingerprint, is not that of the snapshot.
+
+        `ttl_ms`: a value is gone that long after it was last put (processing time); `ttl` says more than that.
+        """
+
+    def map_table(self, name: str, schema: str, *, ttl: Ttl | None = None) -> MapTable:
+        """The table of a map state. Names are shared with `table`."""
 
     def raw(self, name: str, state: RawState) -> None:
         """Include a raw state in snapshots; loaded at once when the backend was restored."""

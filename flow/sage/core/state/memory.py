@@ -7,25 +7,29 @@ access, as in Flink's CopyOnWriteStateTable).
 
 from __future__ import annotations
 
-import copy
 import itertools
 import sys
 import threading
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sage.common.errors import StateError
-from sage.core.state.base import RawState, SnapshotRequest, StateSnapshot
+from sage.core.runtime.clock import Clock, SystemClock
+from sage.core.state.base import MapTable, RawState, SnapshotRequest, StateSnapshot, StateTable
+from sage.core.state.copies import UNCHANGING, own_copy
 from sage.core.state.group_file import GroupFileReader, GroupFileWriter
 from sage.core.state.groups import KEY_GROUPS, group_of
+from sage.core.state.maps import DictMapTable, TtlMapTable
 from sage.core.state.restored import RestoredBlocks, dump_block, load_block
+from sage.core.state.ttl import Ttl, TtlTable
 
 __all__ = ["MemoryKeyedState", "MemoryTable"]
 
 _FILE = "keyed.state"
 _BLOCK_ENTRIES = 8192
-_UNCHANGING = frozenset({int, float, str, bytes, bool, type(None)})
+_SWEPT_ROWS = 128
 
 Space = dict[Any, Any]  # key → value, in one namespace
 
@@ -109,9 +113,9 @@ class MemoryTable:
         key = self._backend.key
         value = space.get(key)
         touched = self._touched
-        if type(value) in _UNCHANGING or touched is None or (key, namespace) in touched:
+        if type(value) in UNCHANGING or touched is None or (key, namespace) in touched:
             return value
-        value = space[key] = copy.deepcopy(value)
+        value = space[key] = own_copy(value)
         touched.add((key, namespace))
         return value
 
@@ -133,6 +137,22 @@ class MemoryTable:
             else:
                 self._spaces.setdefault(namespace, {})[key] = value
 
+    def sweep(self, slots: list[tuple[Any, Hashable]], expired: Callable[[Any], bool]) -> None:
+        """Remove those of the rows that have expired."""
+        for key, namespace in slots:
+            space = self._values if namespace is None else self._spaces.get(namespace)
+            row = None if space is None else space.get(key)
+            if space is not None and row is not None and expired(row):
+                del space[key]
+                if namespace is not None and not space:
+                    del self._spaces[namespace]
+
+    def slots(self) -> Iterator[tuple[Any, Hashable]]:
+        """(key, namespace) of all rows, as they are now; rows may come and go meanwhile."""
+        for namespace in [None, *self._spaces]:
+            for key in self.keys(namespace):
+                yield key, namespace
+
     @property
     def size(self) -> int:
         """Bytes, from the dicts and a sample of 64 entries."""
@@ -143,26 +163,60 @@ class MemoryTable:
         return total
 
 
+def _all_expired(ttl: Ttl, entries: dict[Any, Any]) -> bool:
+    return all(ttl.expired(row) for row in entries.values())
+
+
+class Sweep:
+    """Goes round and round a table, some rows a step, and removes those that have expired."""
+
+    def __init__(self, table: MemoryTable, expired: Callable[[Any], bool]) -> None:
+        self._table = table
+        self._expired = expired
+        self._slots = table.slots()
+
+    def step(self) -> None:
+        """Look at the next rows."""
+        slots = list(itertools.islice(self._slots, _SWEPT_ROWS))
+        if len(slots) < _SWEPT_ROWS:
+            self._slots = self._table.slots()
+        self._table.sweep(slots, self._expired)
+
+
 class MemoryKeyedState:
     """The KeyedStateBackend of one operator in one subtask, owner of the key groups `first` to `last`."""
 
-    def __init__(self, first: int = 0, last: int = KEY_GROUPS - 1) -> None:
+    def __init__(self, first: int = 0, last: int = KEY_GROUPS - 1, clock: Clock | None = None) -> None:
         self.key: Any = None
+        self.now_ms = (clock or SystemClock()).now_ms
         self._groups = (first, last)
         self._tables: dict[str, MemoryTable] = {}
         self._raw: dict[str, RawState] = {}
         self._restored = RestoredBlocks()
+        self._sweeps: dict[str, Sweep] = {}
         self._freezes = 0
         self._lock = threading.Lock()
 
-    def table(self, name: str, schema: str, *, ttl_ms: int | None = None) -> MemoryTable:
+    def table(self, name: str, schema: str, *, ttl_ms: int | None = None, ttl: Ttl | None = None) -> StateTable:
         """See KeyedStateBackend."""
+        ttl = ttl or (Ttl(ttl_ms, self.now_ms) if ttl_ms else None)
+        rows = self._rows(name, schema, ttl.expired if ttl else None)
+        return TtlTable(rows, ttl) if ttl else rows
+
+    def map_table(self, name: str, schema: str, *, ttl: Ttl | None = None) -> MapTable:
+        """See KeyedStateBackend."""
+        rows = self._rows(name, schema, partial(_all_expired, ttl) if ttl else None)
+        return TtlMapTable(DictMapTable(rows), ttl) if ttl else DictMapTable(rows)
+
+    def _rows(self, name: str, schema: str, expired: Callable[[Any], bool] | None) -> MemoryTable:
         table = self._tables.get(name)
         self._restored.check(name, schema)
         if table is None:
             table = self._tables[name] = MemoryTable(self, name)
             for _group, block in self._restored.take(name):
                 table.load(*load_block(name, block))
+        if expired is not None and name not in self._sweeps:
+            self._sweeps[name] = Sweep(table, expired)
         return table
 
     def raw(self, name: str, state: RawState) -> None:
@@ -203,7 +257,9 @@ class MemoryKeyedState:
                     self._restored.add(table, group, block)
 
     def flush_slice(self) -> None:
-        """Nothing is written before a snapshot."""
+        """See KeyedStateBackend: nothing is written before a snapshot; some rows that have expired are removed."""
+        for sweep in self._sweeps.values():
+            sweep.step()
 
     @property
     def groups(self) -> tuple[int, int]:

@@ -9,7 +9,8 @@ from sage.common.errors import PipelineError
 from sage.core.api.output_tag import OutputTag, tag_name
 from sage.core.runtime.operators.base import OperatorContext
 from sage.core.runtime.timers import TimerService
-from sage.core.state.base import KeyedStateBackend, StateTable
+from sage.core.state.base import KeyedStateBackend, MapTable, StateTable
+from sage.core.state.ttl import Ttl
 
 __all__ = ["WindowContext", "WindowTriggerContext"]
 
@@ -41,6 +42,32 @@ class _NamespaceTable:
         return self._table.keys(self._owner.namespace)
 
 
+class _NamespaceMap:
+    """As _NamespaceTable, for maps."""
+
+    def __init__(self, owner: _NamespaceBackend, table: MapTable) -> None:
+        self._owner = owner
+        self._table = table
+
+    def get(self, entry: Hashable, namespace: Hashable = None) -> Any:
+        return self._table.get(entry, self._owner.namespace)
+
+    def put(self, entry: Hashable, value: Any, namespace: Hashable = None) -> None:
+        self._table.put(entry, value, self._owner.namespace)
+
+    def remove(self, entry: Hashable, namespace: Hashable = None) -> None:
+        self._table.remove(entry, self._owner.namespace)
+
+    def items(self, namespace: Hashable = None) -> list[tuple[Any, Any]]:
+        return self._table.items(self._owner.namespace)
+
+    def clear(self, namespace: Hashable = None) -> None:
+        self._table.clear(self._owner.namespace)
+
+    def keys(self, namespace: Hashable = None) -> Iterable[Any]:
+        return self._table.keys(self._owner.namespace)
+
+
 class _NamespaceBackend:
     """A keyed backend whose tables are seen in the current `namespace`."""
 
@@ -57,8 +84,11 @@ class _NamespaceBackend:
     def key(self, key: Any) -> None:
         self._backend.key = key
 
-    def table(self, name: str, schema: str, *, ttl_ms: int | None = None) -> StateTable:
-        return _NamespaceTable(self, self._backend.table(self._prefix + name, schema, ttl_ms=ttl_ms))
+    def table(self, name: str, schema: str, *, ttl_ms: int | None = None, ttl: Ttl | None = None) -> StateTable:
+        return _NamespaceTable(self, self._backend.table(self._prefix + name, schema, ttl_ms=ttl_ms, ttl=ttl))
+
+    def map_table(self, name: str, schema: str, *, ttl: Ttl | None = None) -> MapTable:
+        return _NamespaceMap(self, self._backend.map_table(self._prefix + name, schema, ttl=ttl))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
