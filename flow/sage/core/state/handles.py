@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from sage.common.errors import PipelineError
@@ -70,21 +70,29 @@ def _ttl(backend: KeyedStateBackend, descriptor: StateDescriptor) -> Ttl | None:
 class KeyedValue:
     """See `sage.core.api.state.ValueState`."""
 
-    __slots__ = ("_changing", "_default", "_get", "clear", "update")
+    __slots__ = ("clear", "update", "value")
 
     def __init__(self, backend: KeyedStateBackend, descriptor: ValueStateDescriptor[Any]) -> None:
-        table = _table(backend, descriptor)
-        self._get = table.get
-        self.update = table.put
+        table, default = _table(backend, descriptor), descriptor.default
+        accessors = getattr(table, "accessors", None)
+        if accessors is not None and type(default) in UNCHANGING:
+            self.value, self.update = accessors(default)
+        else:
+            self.value, self.update = _value_of(table, default), table.put
         self.clear = table.clear
-        self._default = descriptor.default
-        self._changing = type(descriptor.default) not in UNCHANGING
 
-    def value(self) -> Any:
-        value = self._get()
-        if value is None:
-            return copy.deepcopy(self._default) if self._changing else self._default
-        return value
+
+def _value_of(table: StateTable, default: Any) -> Callable[[], Any]:
+    get = table.get
+    changing = type(default) not in UNCHANGING
+
+    def value() -> Any:
+        found = get()
+        if found is None:
+            return copy.deepcopy(default) if changing else default
+        return found
+
+    return value
 
 
 class KeyedList:

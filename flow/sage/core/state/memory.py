@@ -54,6 +54,24 @@ class MemoryTable:
         """
         return self._values if self._touched is None else None
 
+    def accessors(self, default: Any) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+        """`get` (with a default) and `put` without a namespace, as two functions: half the time of the methods."""
+        backend, values, find = self._backend, self._values, self._values.get
+
+        def value() -> Any:
+            if self._touched is None:
+                return find(backend.key, default)
+            found = self._get_apart(None)
+            return default if found is None else found
+
+        def update(value: Any) -> None:
+            if value is None or self._touched is not None:
+                self.put(value)
+            else:
+                values[backend.key] = value
+
+        return value, update
+
     def get(self, namespace: Hashable = None) -> Any:
         """See StateTable."""
         if self._touched is not None:
