@@ -34,6 +34,8 @@ from sage.core.runtime.timer_heap import TimerHeap
 
 __all__ = ["JobContext", "wire"]
 
+_SLICES = 4  # how many full buffers a task may take from its source at once, where that is quick
+
 SourceInput: TypeAlias = CollectionInput | ReaderInput | SplitInput
 
 
@@ -123,7 +125,7 @@ class _Subtask:
             chain=chain,
             outputs=list(self._edges.values()),
             functions=self._functions,
-            slice_limit=settings.buffer_size,
+            slice_limit=_SLICES * settings.buffer_size,
             timeout=settings.buffer_timeout,
             aborted=self._job.aborted,
             preferring=partial(setattr, gate, "preferred") if gate is not None else _nobody,
