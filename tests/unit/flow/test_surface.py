@@ -29,6 +29,7 @@ def test_importing_is_light(statement: str) -> None:
     [
         "sage.core",
         "sage.core.api",
+        "sage.core.api.columns",
         "sage.core.api.function",
         "sage.core.graph",
         "sage.core.runtime",
@@ -50,6 +51,8 @@ def test_every_package_lists_what_it_offers(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
+        "sage.core.api.columns.expressions",
+        "sage.core.api.columns.stream",
         "sage.core.api.datastream",
         "sage.core.api.outputs",
         "sage.core.api.partitioning",

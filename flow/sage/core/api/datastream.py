@@ -9,6 +9,7 @@ from collections.abc import Hashable
 from typing import Any, Generic, TypeVar, overload
 
 from sage.common.errors import PipelineError
+from sage.core.api.columns.stream import ColumnsMixin
 from sage.core.api.connected import (
     BroadcastConnectedStream,
     BroadcastStream,
@@ -32,7 +33,9 @@ R = TypeVar("R")
 K = TypeVar("K", bound=Hashable)
 
 
-class DataStream(TransformationsMixin[T], TimedMixin[T], PartitioningMixin[T], OutputsMixin[T], Generic[T]):
+class DataStream(
+    TransformationsMixin[T], ColumnsMixin[T], TimedMixin[T], PartitioningMixin[T], OutputsMixin[T], Generic[T]
+):
     """A stream of records of type T.
 
     Every operator takes a function, a lambda, a bound method, a function class or an instance of one; `name=` shows in
