@@ -56,6 +56,8 @@ def create_app(
 def _routes(served: EngineService) -> list[Route]:
     about, text, model, rest = AboutRoutes(served), TextRoutes(served), ModelRoutes(served), RestRoutes(served)
     return [
+        Route("/v1/completions", text.completions, methods=["POST"]),
+        Route("/v1/chat/completions", text.chat_completions, methods=["POST"]),
         Route("/", about.index),
         Route("/health", about.health),
         Route("/info", about.info),
@@ -63,9 +65,7 @@ def _routes(served: EngineService) -> list[Route]:
         Route("/metrics", about.metrics),
         Route("/v1/models", about.models),
         Route("/v1/models/{model:path}", about.model),
-        Route("/v1/completions", text.completions, methods=["POST"]),
         Route("/v1/completions/stream", text.completions_stream, methods=["POST"]),
-        Route("/v1/chat/completions", text.chat_completions, methods=["POST"]),
         Route("/v1/embeddings", model.embeddings, methods=["POST"]),
         Route("/tokenize", model.tokenize, methods=["POST"]),
         Route("/detokenize", model.detokenize, methods=["POST"]),

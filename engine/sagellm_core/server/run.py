@@ -56,6 +56,7 @@ def server_config(app: Starlette, drain_seconds: float) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(drain_seconds) + _GRACE,
     )

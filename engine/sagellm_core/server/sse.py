@@ -41,7 +41,18 @@ class EventStream:
     that it touches and that the model's step has displaced, so what it needs lies close together.
     """
 
-    __slots__ = ("_chunks", "_held", "_is_live", "_leaves", "_left", "_loop", "_over", "_slow_seconds", "_writer")
+    __slots__ = (
+        "_chunks",
+        "_held",
+        "_is_live",
+        "_leaves",
+        "_left",
+        "_loop",
+        "_over",
+        "_slow_seconds",
+        "_watching",
+        "_writer",
+    )
 
     def __init__(self, chunks: Chunks, prompts: int, slow_seconds: float = SLOW_SECONDS) -> None:
         self._chunks = chunks
@@ -51,6 +62,7 @@ class EventStream:
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._held: list[Numbered] = []
         self._is_live = False
+        self._watching: asyncio.TimerHandle | None = None
         self._writer: BodyWriter | None = None
         self._leaves: list[Callable[[], None]] = []
 
@@ -72,32 +84,39 @@ class EventStream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the end, until the client is gone, or until it reads no more; then the requests are over too."""
         gone = asyncio.create_task(disconnected(receive))
-        ending = asyncio.create_task(self._ending(send, direct_of(scope)))
         try:
-            done: set[asyncio.Task[None]] = set()
-            while not done and not self._unread:
-                done, _ = await asyncio.wait(
-                    (gone, ending), timeout=self._slow_seconds / 4, return_when=asyncio.FIRST_COMPLETED
-                )
-            if ending.done():
-                ending.result()
+            async with asyncio.timeout(None) as patience:
+
+                def end(_: object) -> None:
+                    patience.reschedule(0)
+
+                gone.add_done_callback(end)
+                self._watch(patience)
+                await self._answer(send, direct_of(scope))
+        except TimeoutError:
+            if not patience.expired():
+                raise
         finally:
             self._leave()
-            for task in (gone, ending):
-                task.cancel()
-            await asyncio.gather(gone, ending, return_exceptions=True)
+            gone.remove_done_callback(end)
+            gone.cancel()
 
-    async def _ending(self, send: Send, direct: Direct | None) -> None:
+    async def _answer(self, send: Send, direct: Direct | None) -> None:
         """Begin the answer, wait until the engine has told everything, close it."""
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         self._writer = writer = BodyWriter(send, direct)
         self._is_live = not self._over.done()
         self._flush()
         await self._over
-        if not self._chunks.failed:
-            writer.write(self._chunks.last())
-        await writer.drained()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await writer.finish(b"" if self._chunks.failed else self._chunks.last())
+
+    def _watch(self, patience: asyncio.Timeout) -> None:
+        """End the answer when the client has left what was sent unread for too long; looked at now and then."""
+        since = None if self._writer is None else self._writer.waiting_since
+        if since is not None and monotonic() - since > self._slow_seconds:
+            patience.reschedule(0)
+        else:
+            self._watching = self._loop.call_later(self._slow_seconds / 4, self._watch, patience)
 
     def _hear(self, news: list[News]) -> None:
         """News of the only prompt."""
@@ -125,29 +144,31 @@ class EventStream:
             if data:
                 self._writer.write(data)
         except Exception as error:  # the answer breaks off with it, and the engine goes on undisturbed
-            self._is_live = False
-            self._over.set_exception(error)
+            self._end(error)
             return
         for _, news in batch:
             last = news[-1]
             if not isinstance(last, Delta) and (last.event == "end" or self._chunks.failed):
                 self._left -= 1
                 if self._left == 0 or self._chunks.failed:
-                    self._is_live = False
-                    self._over.set_result(None)
+                    self._end()
                     return
 
-    @property
-    def _unread(self) -> bool:
-        """Whether the client has left what was sent unread for too long."""
-        since = None if self._writer is None else self._writer.waiting_since
-        return since is not None and monotonic() - since > self._slow_seconds
+    def _end(self, error: Exception | None = None) -> None:
+        """Nothing more is shown."""
+        self._is_live = False
+        if self._over.done():
+            return
+        if error is not None:
+            self._over.set_exception(error)
+        else:
+            self._over.set_result(None)
 
     def _leave(self) -> None:
         """Cancel what has not ended, and write no more."""
-        self._is_live = False
-        if not self._over.done():
-            self._over.set_result(None)
+        self._end()
+        if self._watching is not None:
+            self._watching.cancel()
         if self._writer is not None:
             self._writer.abandon()
         for leave in self._leaves:

@@ -46,10 +46,16 @@ class BodyWriter:
         self.waiting_since = monotonic()
         self._waiting = asyncio.get_running_loop().create_task(self._go_on(sending, future))
 
-    async def drained(self) -> None:
-        """Return when everything is sent."""
+    async def finish(self, data: bytes) -> None:
+        """Send the last piece, which may be empty, and close the body; returns when everything is sent."""
+        if self._waiting is not None and data:
+            self._held.append(data)
+            data = b""
         while self._waiting is not None:
             await asyncio.shield(self._waiting)
+        self.waiting_since = monotonic()
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+        self.waiting_since = None
 
     def abandon(self) -> None:
         """Send nothing more."""
