@@ -11,17 +11,16 @@ from typing import Any, Protocol
 
 from sage.common.errors import StateError
 from sage.core.api.function.base_function import StopSignal
+from sage.core.runtime.bell import Bell
 from sage.core.runtime.events import Batch, EndOfStream, Item, JobAborted
 from sage.core.state.base import OperatorStateBackend
 
 __all__ = ["CollectionInput", "ReaderInput", "RecordCount", "TaskInput", "calls"]
 
-_CHUNK = 256
 _END: Any = object()
 _COUNTS = "source.counts"
 _POLL = 0.02  # seconds; how often a waiting side looks by itself
 _JOIN = 0.2
-_QUICK = 0.001  # seconds; a source that gives a chunk in less is read in chunks
 
 
 class TaskInput(Protocol):
@@ -130,10 +129,8 @@ class ReaderInput:
         self._stopping = stopping
         self._aborted = aborted
         self._records: deque[Any] = deque()
-        lock = threading.Lock()
-        self._arrived = threading.Condition(lock)
-        self._room = threading.Condition(lock)
-        self._chunk = 1
+        self._arrived = Bell()
+        self._room = Bell()
         self._done = False
         self._woken = False
         self._over = False
@@ -157,33 +154,37 @@ class ReaderInput:
             self._over = True
         deadline = None if timeout is None else time.monotonic() + timeout
         stop_by: float | None = None
-        with self._arrived:
-            while not self._records:
-                if self._aborted.is_set():
-                    raise JobAborted
+        while not self._records:
+            if self._aborted.is_set():
+                raise JobAborted
+            if self._done and not self._records:  # nothing comes behind the end
                 if self._error is not None:
                     raise self._error
-                if self._done:
+                return 0, EndOfStream()
+            if self._is_stopping:
+                self._over = True
+                if stop_by is None:
+                    stop_by = time.monotonic() + _JOIN
+                if time.monotonic() >= stop_by:
                     return 0, EndOfStream()
-                if self._is_stopping:
-                    self._over = True
-                    if stop_by is None:
-                        stop_by = time.monotonic() + _JOIN
-                    if time.monotonic() >= stop_by:
-                        return 0, EndOfStream()
-                remaining = None if deadline is None else deadline - time.monotonic()
-                if self._woken or (remaining is not None and remaining <= 0):
-                    self._woken = False
-                    return None
-                # Inside a chunk the reader does not notify; look again by ourselves.
-                poll = _POLL if self._chunk > 1 else 5 * _POLL
-                self._arrived.wait(poll if remaining is None else min(poll, remaining))
+            remaining = _POLL if deadline is None else deadline - time.monotonic()
+            if self._woken or remaining <= 0:
+                self._woken = False
+                return None
+            self._wait(min(_POLL, remaining))
         records, popleft = self._records, self._records.popleft
         batch = [popleft() for _ in range(min(limit, len(records)))]
         self._taken += len(batch)
-        with self._room:
-            self._room.notify()
+        if len(records) <= self._capacity // 2:
+            self._room.ring()
         return 0, Batch(batch)
+
+    def _wait(self, seconds: float) -> None:
+        self._arrived.arm()
+        if self._records or self._done or self._woken:
+            self._arrived.disarm()
+        else:
+            self._arrived.sleep(seconds)
 
     def stop_reading(self) -> None:
         """Read no further; what was read is still given, then the end."""
@@ -202,15 +203,13 @@ class ReaderInput:
         return self._stop_reading or self._stopping.is_set()
 
     def wake(self) -> None:
-        with self._arrived:
-            self._woken = True
-            self._arrived.notify()
+        self._woken = True
+        self._arrived.ring()
 
     def close(self) -> None:
         """Tell the reader to stop; one that is blocked in the user's code is left behind (a daemon thread)."""
-        with self._room:
-            self._over = True
-            self._room.notify_all()
+        self._over = True
+        self._room.ring()
         if self._started:
             self._thread.join(_JOIN)
 
@@ -226,35 +225,32 @@ class ReaderInput:
                     iterator.close()
         except BaseException as error:  # handed to the task's thread
             self._error = error
-        with self._arrived:
-            self._done = True
-            self._arrived.notify_all()
+        self._done = True
+        self._arrived.ring()
 
     def _pump(self, iterator: Iterator[Any]) -> None:
-        """Tell the task of every record while the source is slow, of every chunk while it is quick."""
-        append, taken, started = self._records.append, 0, time.monotonic()
+        """Put the records down; the task, when it waits, hears of each."""
+        records, ring = self._records, self._arrived.ring
+        append, capacity = records.append, self._capacity
         for record in iterator:
             append(record)
+            ring()
+            if len(records) >= capacity:
+                self._wait_for_room()
             if self._over:
                 return
-            taken += 1
-            if taken >= self._chunk:
-                with self._arrived:
-                    self._arrived.notify()
-                if len(self._records) >= self._capacity:
-                    self._wait_for_room()
-                now = time.monotonic()
-                self._chunk = min(_CHUNK, self._chunk * 4) if now - started < _QUICK else 1
-                taken, started = 0, now
 
     def _skipped(self, iterator: Iterator[Any], count: int) -> bool:
         """Pass over the records that came before the checkpoint; False when the job ended meanwhile."""
         return all(not self._over and next(iterator, _END) is not _END for _ in range(count))
 
     def _wait_for_room(self) -> None:
-        with self._room:
-            while len(self._records) > self._capacity // 2 and not (self._over or self._aborted.is_set()):
-                self._room.wait(_POLL)
+        while len(self._records) > self._capacity // 2 and not (self._over or self._aborted.is_set()):
+            self._room.arm()
+            if len(self._records) > self._capacity // 2 and not self._over:
+                self._room.sleep(_POLL)
+            else:
+                self._room.disarm()
 
 
 def calls(function: Callable[[], Any]) -> Iterator[Any]:
