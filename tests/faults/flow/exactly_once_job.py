@@ -1,11 +1,12 @@
 """A pipeline for the tests that kill: numbers → count by key → files that appear when their checkpoint is complete.
 
 Arguments: the output folder, how many numbers, the parallelism. `KILL=phase:count` in the environment makes the process
-kill itself when it comes to that phase for the count-th time.
+kill itself when it comes to that phase for the count-th time; `CONFIG` is more configuration, as JSON.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -141,10 +142,8 @@ def count(pair: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
 
 
 def main(folder: str, numbers: int, parallelism: int, pause: float) -> None:
-    env = LocalEnvironment(
-        "exactly-once",
-        config={"checkpoint.interval": "40ms", "checkpoint.timeout": "20s", "parallelism": parallelism},
-    )
+    config = {"checkpoint.interval": "40ms", "checkpoint.timeout": "20s", "parallelism": parallelism}
+    env = LocalEnvironment("exactly-once", config=config | json.loads(os.environ.get("CONFIG", "{}")))
     source = SourceSpec(SourceKind.CONNECTOR, True, Numbers(numbers, 8, pause))
     stream: Any = env._source(source, "numbers", parallelism, Origin.of_caller())
     counts = stream.map(lambda number: (number % KEYS, 1)).key_by(lambda pair: pair[0]).reduce(count)

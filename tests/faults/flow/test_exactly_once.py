@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.spec("K6", "R2"), pytest.mark.time
 JOB = Path(__file__).parent / "exactly_once_job.py"
 SAGE = Path(sys.executable).parent / "sage"
 NUMBERS = 12_000
+UNALIGNED = '{"checkpoint.unaligned": true, "channel.capacity": 2}'
 PHASES = ["complete", "committed", "restore"]
 MORE_PHASES = ["barrier", "snapshot", "snapshotted", "manifest", "prune", "prepare", "commit", "write"]
 
@@ -27,11 +28,12 @@ MORE_PHASES = ["barrier", "snapshot", "snapshotted", "manifest", "prune", "prepa
 class Runs:
     """Runs the job again and again in one project."""
 
-    def __init__(self, folder: Path, *, numbers: int, pause: float) -> None:
+    def __init__(self, folder: Path, *, numbers: int, pause: float, config: str = "{}") -> None:
         self.output = folder / "out"
         self.output.mkdir(parents=True)
         self._numbers = numbers
         self._pause = pause
+        self._config = config
         self._home = folder / "home"
 
     def __call__(
@@ -42,7 +44,7 @@ class Runs:
         if restore is not None:
             arguments += ["--restore", restore]
         arguments += ["--", str(self.output), str(self._numbers), str(parallelism), str(self._pause)]
-        environment = os.environ | {"SAGE_HOME": str(self._home), "KILL": kill}
+        environment = os.environ | {"SAGE_HOME": str(self._home), "KILL": kill, "CONFIG": self._config}
         process = subprocess.Popen(
             arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -90,14 +92,14 @@ def test_a_kill_in_each_phase(phase: str, expected: list[str], tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("parallelism", [1, 2])
-def test_kills_at_any_moment(parallelism: int, expected: list[str], tmp_path: Path) -> None:
-    kills = int(os.environ.get("SAGE_KILLS", "20")) // 2
-    chance = random.Random(parallelism)  # noqa: S311 - a test's choices
+@pytest.mark.parametrize(("parallelism", "config"), [(1, "{}"), (2, "{}"), (2, UNALIGNED)])
+def test_kills_at_any_moment(parallelism: int, config: str, expected: list[str], tmp_path: Path) -> None:
+    kills = -(-int(os.environ.get("SAGE_KILLS", "20")) // 3)
+    chance = random.Random(parallelism)
     done, round_number = 0, 0
     while done < kills:
         round_number += 1
-        runs = Runs(tmp_path / f"round-{round_number}", numbers=NUMBERS, pause=0.008)
+        runs = Runs(tmp_path / f"round-{round_number}", numbers=NUMBERS, pause=0.008, config=config)
         while done < kills and runs(parallelism, after=chance.uniform(0.3, 1.3)) == -signal.SIGKILL:
             done += 1
         runs.finish(parallelism)

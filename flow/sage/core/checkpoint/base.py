@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from sage.core.runtime.events import Barrier
 from sage.core.state.base import StateSnapshot
@@ -13,17 +13,19 @@ __all__ = ["CheckpointListener", "OperatorSnapshot", "TaskSnapshot"]
 
 @dataclass(slots=True)
 class OperatorSnapshot:
-    """One operator in one subtask: its keyed and operator state, and what a sink has to commit."""
+    """One operator in one subtask: its keyed and operator state (a sink keeps there what it has to commit)."""
 
     operator_id: str
     keyed: StateSnapshot | None = None
     operator: StateSnapshot | None = None
-    committables: list[Any] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class TaskSnapshot:
-    """A subtask's whole answer to a barrier. Durations in seconds; `in_flight`: channel contents of unaligned ones."""
+    """A subtask's whole answer to a barrier. Durations in seconds.
+
+    `in_flight`: of unaligned ones, (operator id, subtask, file, records) of what was on its way to the subtask.
+    """
 
     checkpoint_id: int
     task: int
@@ -33,7 +35,7 @@ class TaskSnapshot:
     aligned_s: float = 0.0
     sync_s: float = 0.0
     async_s: float = 0.0
-    in_flight: list[Any] = field(default_factory=list)
+    in_flight: list[tuple[str, int, str, int]] = field(default_factory=list)
 
 
 class CheckpointListener(Protocol):

@@ -224,7 +224,7 @@ class CheckpointCoordinator:
             self._begin_failed(stats, request, error)
             return
         stats.path = str(folder.path)
-        at_once = self._settings.alignment_timeout == 0.0 and not kind.is_savepoint
+        at_once = self._settings.alignment_timeout == 0.0 and kind is CheckpointKind.CHECKPOINT
         barrier = Barrier(checkpoint_id, kind, triggered, unaligned=at_once, path=str(folder.path))
         self._pending = _Pending(barrier, folder, now, set(self._subtasks), stats, request)
         self._target.trigger(barrier)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sage.common.errors import StateError
+from sage.core.checkpoint.in_flight import read_in_flight
 from sage.core.checkpoint.job_folder import RestorePoint
+from sage.core.runtime.events import Batch
 from sage.core.runtime.states import OperatorStates, StateProvider
 from sage.core.state.base import StateSnapshot
 
@@ -40,6 +42,16 @@ class RestoredStates:
         )
         return stores
 
+    def in_flight(self, operator_id: str) -> list[list[tuple[int, Batch]]]:
+        """See StateProvider."""
+        entry = self._point.manifest.operators.get(operator_id)
+        parts: list[list[tuple[int, Batch]]] = [[] for _ in entry.subtasks] if entry is not None else []
+        for kept in self._point.manifest.in_flight:
+            if kept.operator_id == operator_id:
+                path = self._point.folder.part(operator_id, kept.subtask) / kept.file
+                parts[kept.subtask] = read_in_flight(path)
+        return parts
+
     def finished(self, operator_id: str) -> bool:
         """Whether the operator had come to the end of its input in all its subtasks."""
         entry = self._point.manifest.operators.get(operator_id)
@@ -49,8 +61,10 @@ class RestoredStates:
 def check_operators(point: RestorePoint, operator_ids: Iterable[str]) -> None:
     """Raises StateError when the checkpoint has state of an operator that the job does not have (any more)."""
     known = set(operator_ids)
+    waiting = {kept.operator_id for kept in point.manifest.in_flight}
     for operator_id, entry in point.manifest.operators.items():
-        if operator_id not in known and any(_holds(part.keyed) or _holds(part.operator) for part in entry.subtasks):
+        holds = any(_holds(part.keyed) or _holds(part.operator) for part in entry.subtasks)
+        if operator_id not in known and (holds or operator_id in waiting):
             raise StateError(
                 f"The checkpoint {point.folder.path} has state of {entry.name!r}, which this job does not have",
                 cause="its operators, their names or their order have changed, so their ids are others",

@@ -5,8 +5,8 @@ back-pressure, which reaches the source by itself. The receiver also says how ma
 milliseconds (`preferred`); senders cut their batches to that, so that a slow receiver has few records in flight and a
 clean stop has little to drain.
 
-Control events of several senders are combined as in Flink: watermarks and statuses by a `WatermarkValve`, a barrier
-comes out when it has come in from all (until then, channels that delivered it wait), the end when all have ended.
+Control events of several senders are combined as in Flink: watermarks and statuses by a `WatermarkValve`, barriers by a
+`BarrierAlignment`, the end when all have ended.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from sage.core.runtime.alignment import BarrierAlignment
 from sage.core.runtime.events import (
     Barrier,
     Batch,
@@ -38,7 +39,15 @@ class InputGate:
     `ports[sender]` is the logical input (of a two-input operator) that the sender's records belong to.
     """
 
-    def __init__(self, ports: Sequence[int], capacity: int, aborted: threading.Event) -> None:
+    def __init__(
+        self,
+        ports: Sequence[int],
+        capacity: int,
+        aborted: threading.Event,
+        *,
+        exactly_once: bool = True,
+        alignment_timeout: float | None = None,
+    ) -> None:
         senders = len(ports)
         self.preferred = 1
         self._ports = tuple(ports)
@@ -52,8 +61,10 @@ class InputGate:
         self._next = 0
         self._ended: set[int] = set()
         self._drained = True
-        self._blocked: set[int] = set()
-        self._barrier: Barrier | None = None
+        self._alignment = BarrierAlignment(
+            self._queues, self._ports, exactly_once=exactly_once, timeout=alignment_timeout
+        )
+        self._restored: deque[tuple[int, Batch]] = deque()
         self._valve = WatermarkValve(senders)
         self._combined: deque[ControlEvent] = deque()
 
@@ -62,12 +73,13 @@ class InputGate:
         """Records that wait here."""
         return sum(len(item) for queue in list(self._queues) for item in list(queue) if isinstance(item, Batch))
 
-    def put(self, sender: int, item: Item) -> float:
-        """Add an item at the end of a channel; waits for room. Returns the seconds waited. Raises JobAborted."""
+    def put(self, sender: int, item: Item, *, force: bool = False) -> float:
+        """Add an item at the end of a channel; waits for room unless `force` (what a barrier takes along when it
+        overtakes). Returns the seconds waited. Raises JobAborted."""
         queue = self._queues[sender]
         waited = 0.0
         with self._room:
-            if len(queue) >= self._capacity and not self._aborted.is_set():
+            if len(queue) >= self._capacity and not (force or self._aborted.is_set()):
                 started = time.monotonic()
                 while len(queue) >= self._capacity and not self._aborted.is_set():
                     self._room.wait()
@@ -75,8 +87,33 @@ class InputGate:
             if self._aborted.is_set():
                 raise JobAborted
             queue.append(item)
+            if self._alignment.capture is not None or not isinstance(item, Batch):
+                self._alignment.put(sender, item)
             self._arrived.notify()
         return waited
+
+    def restore(self, records: Sequence[tuple[int, Batch]]) -> None:
+        """Records that were on their way when the checkpoint was made, by port: they come out before all others."""
+        self._restored.extend(records)
+
+    def when_captured(self, checkpoint_id: int, told: Callable[[list[tuple[int, Batch]]], None]) -> bool:
+        """Call `told` (soon, from any thread) with what that barrier has overtaken; False: it has overtaken nothing."""
+        with self._arrived:
+            capture = self._alignment.capture
+            if capture is None or capture.checkpoint_id != checkpoint_id:
+                return False
+            capture.when_complete(told)
+            return True
+
+    def checkpoint_aborted(self, checkpoint_id: int) -> None:
+        """Nothing needs to be captured for it any more."""
+        with self._arrived:
+            self._alignment.cancel(checkpoint_id)
+
+    @property
+    def alignment_s(self) -> float:
+        """How long the last barrier took from its first channel to its last (or to overtaking)."""
+        return self._alignment.seconds
 
     def take(self, timeout: float | None) -> tuple[int, Item] | None:
         """The next batch with its port, or a combined control event (port 0).
@@ -89,9 +126,14 @@ class InputGate:
                     raise JobAborted
                 if self._combined:
                     return 0, self._combined.popleft()
+                if self._restored:
+                    return self._restored.popleft()
+                barrier = self._alignment.overtaking()
+                if barrier is not None:
+                    return 0, barrier
                 sender = self._ready()
                 if sender is None:
-                    if self._woken or not self._arrived.wait(timeout) or self._woken:
+                    if self._woken or not self._wait(timeout):
                         self._woken = False
                         return None
                     continue
@@ -100,6 +142,14 @@ class InputGate:
                 if isinstance(item, Batch):
                     return self._ports[sender], item
                 self._combined.extend(self._control(sender, item))
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Until something arrives or a barrier must overtake; False after `timeout`, or when woken."""
+        patience = self._alignment.patience
+        if patience is not None and (timeout is None or patience < timeout):
+            self._arrived.wait(patience)
+            return not self._woken
+        return self._arrived.wait(timeout) and not self._woken
 
     def wake(self) -> None:
         """Make `take` return soon; from any thread."""
@@ -115,10 +165,10 @@ class InputGate:
 
     def _ready(self) -> int | None:
         """A channel that holds something and is not held back by a barrier; channels take turns."""
-        count = len(self._queues)
+        count, blocked = len(self._queues), self._alignment.blocked
         for step in range(count):
             sender = (self._next + step) % count
-            if self._queues[sender] and sender not in self._blocked:
+            if self._queues[sender] and sender not in blocked:
                 self._next = sender + 1
                 return sender
         return None
@@ -131,22 +181,13 @@ class InputGate:
         if isinstance(event, LatencyMarker):
             return [event]
         if isinstance(event, Barrier):
-            self._barrier = event
-            self._blocked.add(sender)
-            return self._aligned()
+            return [*self._alignment.delivered(sender, event)]
         return self._end(sender, event)
 
     def _end(self, sender: int, event: EndOfStream) -> list[ControlEvent]:
         self._ended.add(sender)
         self._drained = self._drained and event.drained
-        aligned = self._aligned()
+        aligned = self._alignment.ended(sender)
         if len(self._ended) == len(self._queues):
             return [*aligned, EndOfStream(self._drained)]
         return [*aligned, *self._valve.ended(sender)]
-
-    def _aligned(self) -> list[ControlEvent]:
-        if self._barrier is None or len(self._blocked | self._ended) < len(self._queues):
-            return []
-        barrier, self._barrier = self._barrier, None
-        self._blocked.clear()
-        return [barrier]

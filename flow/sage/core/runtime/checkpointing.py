@@ -6,16 +6,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
 from sage.core.checkpoint.base import CheckpointListener, OperatorSnapshot, TaskSnapshot
+from sage.core.checkpoint.in_flight import IN_FLIGHT, write_in_flight
 from sage.core.checkpoint.storage import CheckpointFolder
-from sage.core.runtime.events import Barrier
+from sage.core.runtime.events import Barrier, Batch
 from sage.core.runtime.stages import ChainOperator
 from sage.core.state.base import SnapshotRequest, StateSnapshot
 
 __all__ = ["CheckpointAccess", "InputPosition", "SubtaskCheckpoints"]
 
+Captured: TypeAlias = list[tuple[int, Batch]]  # (port, records)
 _Write = Callable[[], StateSnapshot]
 
 
@@ -27,6 +29,15 @@ class InputPosition(Protocol):
 
     def notify_complete(self, checkpoint_id: int) -> None:
         """That checkpoint is complete."""
+
+
+class CapturingGate(Protocol):
+    """The gate of a task that is no source, as far as checkpoints go: see InputGate."""
+
+    @property
+    def alignment_s(self) -> float: ...
+    def when_captured(self, checkpoint_id: int, told: Callable[[Captured], None]) -> bool: ...
+    def checkpoint_aborted(self, checkpoint_id: int) -> None: ...
 
 
 @dataclass(slots=True, frozen=True)
@@ -60,11 +71,13 @@ class SubtaskCheckpoints:
         operators: list[ChainOperator],
         access: CheckpointAccess,
         position: InputPosition | None,
+        gate: CapturingGate | None = None,
     ) -> None:
         self.access = access
         self._task, self._subtask = task, subtask
         self._operators = operators
         self._position = position
+        self._gate = gate
         self._begun = -1
         self._made: dict[int, dict[str, OperatorSnapshot]] = {}
         self._previous: dict[str, OperatorSnapshot] = {}
@@ -76,9 +89,7 @@ class SubtaskCheckpoints:
         self._begun = barrier.checkpoint_id
         return True
 
-    def snapshot(
-        self, barrier: Barrier, *, finished: bool = False, aligned: float = 0.0, in_flight: list[Any] | None = None
-    ) -> None:
+    def snapshot(self, barrier: Barrier, *, finished: bool = False) -> None:
         """The synchronous part now, the rest in another thread, which then tells the coordinator.
 
         Raises what an operator raises that cannot give its state; a state store that cannot be written only makes the
@@ -101,11 +112,21 @@ class SubtaskCheckpoints:
             self._subtask,
             [],
             finished=finished,
-            aligned_s=aligned,
+            aligned_s=self._gate.alignment_s if self._gate is not None and not finished else 0.0,
             sync_s=time.monotonic() - started,
-            in_flight=in_flight or [],
         )
-        self.access.run_async(lambda: self._write(barrier, parts, answer))
+
+        def captured(records: Captured) -> None:
+            self.access.run_async(lambda: self._write(barrier, parts, answer, records))
+
+        overtook = barrier.unaligned and self._gate is not None
+        if not (overtook and self._gate is not None and self._gate.when_captured(barrier.checkpoint_id, captured)):
+            captured([])
+
+    def aborted(self, checkpoint_id: int) -> None:
+        """Nobody waits for that checkpoint any more."""
+        if self._gate is not None:
+            self._gate.checkpoint_aborted(checkpoint_id)
 
     def completed(self, checkpoint_id: int) -> None:
         """Later snapshots may refer to what this one holds."""
@@ -115,6 +136,13 @@ class SubtaskCheckpoints:
             self._previous = made
         if self._position is not None:
             self._position.notify_complete(checkpoint_id)
+
+    def _write_in_flight(self, barrier: Barrier, overtaken: Captured) -> tuple[str, int, str, int]:
+        """The file of the records that the barrier overtook; it lies with the task's first operator."""
+        head = self._operators[0].plan.node.uid
+        folder = CheckpointFolder(barrier.checkpoint_id, Path(barrier.path), self.access.shared)
+        write_in_flight(folder.make_part(head, self._subtask) / IN_FLIGHT, overtaken)
+        return head, self._subtask, IN_FLIGHT, sum(len(batch.records) for _, batch in overtaken)
 
     def _part(self, operator: ChainOperator, barrier: Barrier) -> _Part:
         place = CheckpointFolder(barrier.checkpoint_id, Path(barrier.path), self.access.shared)
@@ -134,9 +162,11 @@ class SubtaskCheckpoints:
             state.snapshot(request(before.operator if before else None)) if state is not None else None,
         )
 
-    def _write(self, barrier: Barrier, parts: list[_Part], answer: TaskSnapshot) -> None:
+    def _write(self, barrier: Barrier, parts: list[_Part], answer: TaskSnapshot, overtaken: Captured) -> None:
         started = time.monotonic()
         try:
+            if overtaken:
+                answer.in_flight.append(self._write_in_flight(barrier, overtaken))
             for part in parts:
                 answer.operators.append(
                     OperatorSnapshot(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from sage.core.graph.spec import FunctionSpec, Partitioning
-from sage.core.runtime.events import FINAL_WATERMARK, Batch, ControlEvent, Item, LatencyMarker, Watermark
+from sage.core.runtime.events import FINAL_WATERMARK, Barrier, Batch, ControlEvent, Item, LatencyMarker, Watermark
 from sage.core.runtime.meter import Meter
 from sage.core.runtime.partition import KeyPartitioner
 
@@ -28,8 +28,8 @@ class Receiver(Protocol):
 
     preferred: int
 
-    def put(self, sender: int, item: Item) -> float:
-        """Add an item at the end of the sender's channel; waits for room. Returns the seconds waited."""
+    def put(self, sender: int, item: Item, *, force: bool = False) -> float:
+        """Add an item at the end of the sender's channel; waits for room unless `force`. Returns the seconds waited."""
 
 
 class Target:
@@ -112,6 +112,15 @@ class Output(Target):
 
     def flush(self) -> None:
         """Send everything that is buffered; waits while the receivers are full."""
+        self._send_buffer(force=False)
+
+    def overtake(self, barrier: Barrier) -> None:
+        """Send an unaligned barrier; what is buffered goes along without waiting, the receiver captures it."""
+        self._send_buffer(force=True)
+        for gate, sender in self._receivers:
+            self._put(gate, sender, barrier, force=True)
+
+    def _send_buffer(self, *, force: bool) -> None:
         self._flushed_at = time.monotonic()
         if not self.buffer:
             return
@@ -119,7 +128,7 @@ class Output(Target):
         for (gate, sender), part in zip(self._receivers, self._split(batch), strict=True):
             if part.records:
                 for piece in part.split(max(1, min(self._size, gate.preferred))):
-                    self._put(gate, sender, piece)
+                    self._put(gate, sender, piece, force=force)
         self.sent += len(batch.records)
 
     def flush_if_due(self) -> None:
@@ -149,8 +158,8 @@ class Output(Target):
         for gate, sender in self._receivers:
             self._put(gate, sender, event)
 
-    def _put(self, gate: Receiver, sender: int, item: Item) -> None:
-        waited = gate.put(sender, item)
+    def _put(self, gate: Receiver, sender: int, item: Item, *, force: bool = False) -> None:
+        waited = gate.put(sender, item, force=force)
         if waited:
             self.meter.waited(waited)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from sage.core.runtime.events import Batch
 from sage.core.state.base import KeyedStateBackend, OperatorStateBackend
 from sage.core.state.groups import group_range
 from sage.core.state.memory import MemoryKeyedState
@@ -27,6 +28,9 @@ class StateProvider(Protocol):
     def open(self, operator_id: str, subtask: int, parallelism: int, *, keyed: bool) -> OperatorStates:
         """The stores of one operator in one subtask. Called once for each, before the operator is made."""
 
+    def in_flight(self, operator_id: str) -> list[list[tuple[int, Batch]]]:
+        """What was on its way to each subtask of the task that begins with that operator, by port."""
+
     def finished(self, operator_id: str) -> bool:
         """Whether that operator had come to the end of its input when the job was restored."""
 
@@ -37,6 +41,10 @@ class MemoryStates:
     def open(self, operator_id: str, subtask: int, parallelism: int, *, keyed: bool) -> OperatorStates:
         """See StateProvider."""
         return OperatorStates(MemoryKeyedState(*group_range(subtask, parallelism)) if keyed else None, OperatorState())
+
+    def in_flight(self, operator_id: str) -> list[list[tuple[int, Batch]]]:
+        """Nothing."""
+        return []
 
     def finished(self, operator_id: str) -> bool:
         """Never."""

@@ -265,12 +265,15 @@ class Task:
             return
         self.chain.prepare_snapshot(barrier.checkpoint_id)
         for output in self._outputs:
-            output.event(barrier)
+            if barrier.unaligned:
+                output.overtake(barrier)
+            else:
+                output.event(barrier)
         self._flush()
         if barrier.kind.stops:
             self._held, self._draining = barrier, None
         if self.checkpoints is not None:
-            self.checkpoints.snapshot(barrier, finished=self._ended)
+            self.checkpoints.snapshot(barrier)
 
     def _triggered(self, barrier: Barrier) -> None:
         self._expected = barrier
@@ -289,7 +292,9 @@ class Task:
             self.checkpoints.snapshot(barrier, finished=True)
 
     def _resume(self, checkpoint_id: int) -> None:
-        """A checkpoint that was to stop the job has failed: go on."""
+        """A checkpoint has failed: nothing waits for it; one that was to stop the job does not."""
+        if self.checkpoints is not None:
+            self.checkpoints.aborted(checkpoint_id)
         if self._held is not None and self._held.checkpoint_id == checkpoint_id:
             self._held = None
 

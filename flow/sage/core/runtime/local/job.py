@@ -136,9 +136,7 @@ class LocalJob:
         Raises StateError when the job has ended or there is no place for it.
         """
         if self.ended_at is not None:
-            raise StateError(
-                f"The job {self.name!r} has ended", hint="sage run --restore latest FILE continues it"
-            )
+            raise StateError(f"The job {self.name!r} has ended", hint="sage run --restore latest FILE continues it")
         coordinator = self._attempt.coordinator
         self._checkpoints.first_savepoint(coordinator)
         if kind.stops:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from sage.core.api.function.base_function import BaseFunction, FunctionContext
 from sage.core.api.function.functions import ProcessContext
 from sage.core.api.function.service_calls import ServiceProvider
+from sage.core.checkpoint.in_flight import deal
 from sage.core.connectors.base import ReaderContext
 from sage.core.graph.plan import PhysicalEdge, PhysicalOperator, PhysicalPlan, TaskPlan
 from sage.core.graph.source import SourceKind, SourceSpec
@@ -19,7 +20,7 @@ from sage.core.runtime.chain import Chain, ChainOperator
 from sage.core.runtime.channel import InputGate
 from sage.core.runtime.checkpointing import CheckpointAccess, SubtaskCheckpoints
 from sage.core.runtime.clock import Clock, SystemClock
-from sage.core.runtime.events import Item
+from sage.core.runtime.events import Batch, Item
 from sage.core.runtime.failure import OnError
 from sage.core.runtime.inputs import CollectionInput, ReaderInput, RecordCount, calls
 from sage.core.runtime.mailbox import Mailbox
@@ -27,7 +28,8 @@ from sage.core.runtime.meter import Meter
 from sage.core.runtime.operators.base import Emitter, OperatorContext
 from sage.core.runtime.operators.source import SplitInput
 from sage.core.runtime.output import Output
-from sage.core.runtime.settings import RuntimeSettings
+from sage.core.runtime.partition import KeyPartitioner
+from sage.core.runtime.settings import CheckpointMode, RuntimeSettings
 from sage.core.runtime.states import MemoryStates, OperatorStates, StateProvider
 from sage.core.runtime.task import OpenFunction, Task
 from sage.core.runtime.timer_heap import TimerHeap
@@ -72,9 +74,39 @@ def _gates(plan: PhysicalPlan, job: JobContext) -> dict[tuple[int, int], InputGa
         incoming = [edge for edge in plan.edges if edge.target == task.index]
         if incoming:
             ports = [edge.port for edge in incoming for _ in range(_senders(plan, edge))]
+            settings = job.settings.checkpoint
             for number in range(task.parallelism):
-                gates[task.index, number] = InputGate(ports, job.settings.channel_capacity, job.aborted)
+                gates[task.index, number] = InputGate(
+                    ports,
+                    job.settings.channel_capacity,
+                    job.aborted,
+                    exactly_once=settings.mode is not CheckpointMode.AT_LEAST_ONCE,
+                    alignment_timeout=settings.alignment_timeout,
+                )
+            _restore_in_flight(plan, task, gates, job)
     return gates
+
+
+def _restore_in_flight(
+    plan: PhysicalPlan, task: TaskPlan, gates: dict[tuple[int, int], InputGate], job: JobContext
+) -> None:
+    """Give the gates of a task what was on its way to them when the checkpoint was made."""
+    parts = job.states.in_flight(task.head.node.uid)
+    if not any(parts):
+        return
+    keys = {edge.port: edge.key for edge in plan.edges if edge.target == task.index and edge.key is not None}
+    partitioners = {
+        port: KeyPartitioner(key.bind(0, 1).call, task.parallelism)
+        for port, key in keys.items()
+        if task.parallelism > 1
+    }
+    for number in range(task.parallelism):
+
+        def share(port: int, batch: Batch, number: int = number) -> Batch | None:
+            partitioner = partitioners.get(port)
+            return partitioner.split(batch)[number] if partitioner is not None else None
+
+        gates[task.index, number].restore(deal(parts, number, task.parallelism, share))
 
 
 def _senders(plan: PhysicalPlan, edge: PhysicalEdge) -> int:
@@ -140,7 +172,8 @@ class _Subtask:
         if access is None:
             return None
         position = None if isinstance(source, GateInput) else source
-        return SubtaskCheckpoints(self._task.index, self._number, chain.operators, access, position)
+        gate = self._gates.get((self._task.index, self._number))
+        return SubtaskCheckpoints(self._task.index, self._number, chain.operators, access, position, gate)
 
     def _input(self, head: ChainOperator) -> GateInput | SourceInput:
         gate = self._gates.get((self._task.index, self._number))
