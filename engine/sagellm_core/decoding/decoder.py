@@ -166,9 +166,9 @@ class StepDecoder:
         if state.grammar is not None:
             fault = state.grammar.fault
             if not fault and outcome[-1].token_id not in state.stop_ids:
+                state.grammar.prepare()  # now, when no other thread waits for its turn at Python
                 if self.forces and not state.params.n_speculative_tokens:
                     outcome += [SampledToken(token) for token in state.force()]
-                state.grammar.prepare()  # now, when no other thread waits for its turn at Python
         if fault:
             output.tokens[seq_id] = [SampledToken(-1)]
             output.failures[seq_id] = fault

@@ -86,12 +86,16 @@ class GrammarState:
         self._matcher.consume_token(token)
 
     def forced(self) -> int | None:
-        """The only token that is allowed now, where the grammar forces text and not just an end; else None.
+        """The only token that is allowed now; None where there are several, or none.
 
-        Where several tokens begin that text, it is the one that the tokenizer makes of it; `masks` allow no other then.
+        Where the grammar forces text that several tokens begin, the one that the tokenizer makes of it alone is allowed.
         """
-        tokens = self._matcher.compute_ff_tokens()
-        return tokens[0] if tokens else None
+        self.prepare()
+        if numpy.count_nonzero(self._mask) != 1:
+            return None
+        at = int(numpy.flatnonzero(self._mask)[0])
+        word = int(self._mask[0, at]) & 0xFFFFFFFF
+        return None if word & (word - 1) else 32 * at + word.bit_length() - 1
 
     @property
     def fault(self) -> str:

@@ -169,6 +169,8 @@ class SequenceState:
         while len(tokens) < left and (token := self.grammar.forced()) is not None:
             self.accept(token)
             tokens.append(token)
+            if token in self.stop_ids or self.grammar.fault:
+                break
         return tokens
 
     def observe(self, tokens: Sequence[int], position: int) -> None:
