@@ -97,6 +97,13 @@ static inline void unpack_steps(const char* at, VW base, VW (&to)[4]) {
     to[3] = (swap_bytes(second) & rest) | ((swap_bytes(codes) & low) + base);
 }
 
+static inline void unpack_steps(const char* at, VW base, char* to) {
+    VW weights[4];
+    for (int line = 0; line < 3; line++) touch(at + AHEAD + line * 64);
+    unpack_steps(at, base, weights);
+    for (int i = 0; i < 4; i++) keep(to + i * 64, weights[i]);
+}
+
 // A panel from its beginning on, some steps (an even number) at a time.
 class Unpacker {
   public:
@@ -115,18 +122,18 @@ class Unpacker {
     // Whether none of the next steps' weights is in the list.
     bool regular(long steps) const { return odd_ == end_ || odd_->at >= done_ + steps * 64; }
 
-    void skip(long steps) { at += steps / 2 * COMPACT_STEPS, done_ += steps * 64; }
-
     // Into `to`, 128 bytes a step.
     void unpack(long steps, char* to) {
         const char* from = at;
-        for (long step = 0; step < steps; step += 2, from += COMPACT_STEPS) {
-            VW weights[4];
-            unpack_steps(from, base, weights);
-            for (int i = 0; i < 4; i++) keep(to + step * 128 + i * 64, weights[i]);
-        }
-        for (; !regular(steps); odd_++) keep(to + 2 * (odd_->at - done_), odd_->value);
-        skip(steps);
+        for (long step = 0; step < steps; step += 2, from += COMPACT_STEPS) unpack_steps(from, base, to + step * 128);
+        pass(steps, to);
+    }
+
+    // The next steps have been unpacked to `to` but for those in the list, of which there is none where `to` is null.
+    void pass(long steps, char* to) {
+        for (; to && !regular(steps); odd_++) keep(to + 2 * (odd_->at - done_), odd_->value);
+        at += steps / 2 * COMPACT_STEPS;
+        done_ += steps * 64;
     }
 
   private:

@@ -1,6 +1,8 @@
 // Rows times packed panels. An output is one sum over its inputs in one order, whatever else is computed beside it: a
 // row's numbers do not depend on how many rows there are.
 #pragma once
+#include <array>
+
 #include "compact.h"
 #include "pool.h"
 
@@ -12,14 +14,8 @@ constexpr int MOST_ROWS = 12;  // 24 accumulators, two vectors of weights, of 32
 constexpr int MOST_ROWS = 3;
 #endif
 constexpr long ROWS_PACKED = 4;  // at most; these take weights from a compact panel's own bytes
-constexpr long CHUNK = 64, UNPACKED_CHUNK = 128, MOST_BLOCKS_IN_CHUNKS = 3;
-
-// Steps of a compact panel that all rows are multiplied with before the next: what they are unpacked to stays in the
-// nearest cache; a panel that many rows share is unpacked as a whole.
-static inline long chunk_of(long blocks, long rows, long steps) {
-    if (rows <= ROWS_PACKED) return CHUNK;
-    return blocks <= MOST_BLOCKS_IN_CHUNKS ? UNPACKED_CHUNK : steps;
-}
+constexpr long CHUNK = 64;       // steps of a compact panel that all rows are multiplied with before the next
+constexpr long MOST_BLOCKS_IN_CHUNKS = 3;
 
 static inline VI spread_unit(const char* from) { return VI{} + fetch<int32_t>(from); }
 
@@ -66,18 +62,18 @@ struct DotI4 : DotI8 {
     static VI second(const char*, VI weights) { return (weights >> 4) & 0x0f0f0f0f; }
 };
 
-// R rows against one panel for `steps` steps; `ahead` is what will be read after it, as many bytes a step.
-template <class Dot, int R, long AHEAD_STEP = Dot::STEP>
+// R rows against one panel for `steps` steps.
+template <class Dot, int R>
 static inline __attribute__((always_inline)) void accumulate(
-    typename Dot::Sum (&sums)[R][2], const char* weights, const char* x, long stride, long steps, const char* ahead) {
+    typename Dot::Sum (&sums)[R][2], const char* weights, const char* x, long stride, long steps) {
     constexpr int BASES = (R + 2) / 3;
     const char* base[BASES];
     for (int i = 0; i < BASES; i++) base[i] = x + 3 * i * stride;
 #pragma GCC unroll 4
     for (long step = 0; step < steps; step++) {
         const VI both = fetch<VI>(weights), left = Dot::first(both), right = Dot::second(weights, both);
-        for (long line = 0; line < AHEAD_STEP; line += 64) touch(ahead + line);
-        ahead += AHEAD_STEP;
+        touch(weights + AHEAD);
+        if (Dot::STEP > 64) touch(weights + AHEAD + 64);
 #pragma GCC unroll 12
         for (int row = 0; row < R; row++) {
             const VI unit = spread_unit(base[row / 3] + (row % 3) * stride + step * 4);
@@ -92,8 +88,7 @@ static inline __attribute__((always_inline)) void accumulate(
 template <class Dot, int R>
 static void tile_float(const Matrix& m, long panel, const Rows& rows, long first, float* out) {
     V sums[R][2] = {};
-    const char* weights = m.panel(panel);
-    accumulate<Dot, R>(sums, weights, rows.data + first * rows.stride, rows.stride, m.steps(), weights + AHEAD);
+    accumulate<Dot, R>(sums, m.panel(panel), rows.data + first * rows.stride, rows.stride, m.steps());
     for (int row = 0; row < R; row++)
         for (int half = 0; half < 2; half++) store(out + row * PANEL + half * LANES, sums[row][half]);
 }
@@ -109,7 +104,7 @@ static void tile_whole(const Matrix& m, long panel, const Rows& rows, long first
         for (int row = 0; row < R; row++)
             sums[row][0] = sums[row][1] = VI{} - Dot::OFFSET * rows.totals[(first + row) * rows.groups + group];
         const char* x = rows.data + first * rows.stride + group * size;
-        accumulate<Dot, R>(sums, at + SCALES_BYTES, x, rows.stride, size / 4, at + SCALES_BYTES + AHEAD);
+        accumulate<Dot, R>(sums, at + SCALES_BYTES, x, rows.stride, size / 4);
         const V scale[2] = {fetch<V>(at), fetch<V>(at + 64)};
         for (int row = 0; row < R; row++) {
             const V factor = spread(rows.scales[(first + row) * rows.groups + group]);
@@ -121,43 +116,69 @@ static void tile_whole(const Matrix& m, long panel, const Rows& rows, long first
         for (int half = 0; half < 2; half++) store(out + row * PANEL + half * LANES, totals[row][half]);
 }
 
-// Adds some steps of a compact panel to `out` (R, 32). PACKED: from the panel itself, where all its weights are
-// regular; else from memory that it was unpacked to. The sums are those of bfloat16, in the same order.
-template <int R, bool PACKED>
-static void add_compact(const char* weights, VW base, const char* x, long stride, long steps, const char* ahead,
-                        float* out) {
-    V sums[R][2];
-    for (int row = 0; row < R; row++)
-        for (int half = 0; half < 2; half++) sums[row][half] = load(out + row * PANEL + half * LANES);
-    if constexpr (PACKED) {
-        for (long step = 0; step < steps; step += 2, weights += COMPACT_STEPS, ahead += COMPACT_STEPS) {
-            for (int line = 0; line < 3; line++) touch(ahead + line * 64);
-            VW pair[4];
-            unpack_steps(weights, base, pair);
-#pragma GCC unroll 2
-            for (int odd = 0; odd < 2; odd++)
+// Where the weights of a part of a compact panel are. PACKED: in the panel, at `packed`, all of them regular. UNPACKED:
+// at `plain`. UNPACKING: there too, and as many steps at `packed` are unpacked to `later` meanwhile.
+enum Way { PACKED, UNPACKED, UNPACKING };
+
+struct Part {
+    const char *packed, *plain;
+    char* later;
+    VW base;
+    long steps;
+};
+
+template <int R>
+static inline __attribute__((always_inline)) void add_step(V (&sums)[R][2], VI left, VI right,
+                                                           const char* const (&base)[(R + 2) / 3], long stride, long step) {
 #pragma GCC unroll 12
-                for (int row = 0; row < R; row++) {
-                    const VI unit = spread_unit(x + row * stride + (step + odd) * 4);
-                    sums[row][0] = DotBF16::step(sums[row][0], VI(pair[2 * odd]), unit);
-                    sums[row][1] = DotBF16::step(sums[row][1], VI(pair[2 * odd + 1]), unit);
-                }
-        }
-    } else {
-        accumulate<DotBF16, R, COMPACT_STEPS / 2>(sums, weights, x, stride, steps, ahead);
+    for (int row = 0; row < R; row++) {
+        const VI unit = spread_unit(base[row / 3] + (row % 3) * stride + step * 4);
+        sums[row][0] = DotBF16::step(sums[row][0], left, unit);
+        sums[row][1] = DotBF16::step(sums[row][1], right, unit);
     }
-    for (int row = 0; row < R; row++)
-        for (int half = 0; half < 2; half++) store(out + row * PANEL + half * LANES, sums[row][half]);
+}
+
+// Adds a part of a panel to `out` (R, 32). The sums are those of bfloat16, in the same order.
+template <int R, int WAY> static void add_part(const Part& part, const char* x, long stride, float* out) {
+    constexpr int BASES = (R + 2) / 3;
+    const char *base[BASES], *packed = part.packed, *plain = part.plain;
+    char* later = part.later;
+    const VW exponent = part.base;
+    for (int i = 0; i < BASES; i++) base[i] = x + 3 * i * stride;
+    V sums[R][2];
+#pragma GCC unroll 12
+    for (int row = 0; row < R; row++) {
+        sums[row][0] = load(out + row * PANEL);
+        sums[row][1] = load(out + row * PANEL + LANES);
+    }
+    for (long step = 0; step < part.steps; step += 2) {
+        VW weights[4];
+        if (WAY == PACKED) {
+            for (int line = 0; line < 3; line++) touch(packed + AHEAD + line * 64);
+            unpack_steps(packed, exponent, weights);
+        } else {
+            for (int i = 0; i < 4; i++) weights[i] = fetch<VW>(plain + i * 64);
+            if (WAY == UNPACKING) unpack_steps(packed, exponent, later);
+        }
+        add_step<R>(sums, VI(weights[0]), VI(weights[1]), base, stride, step);
+        add_step<R>(sums, VI(weights[2]), VI(weights[3]), base, stride, step + 1);
+        packed += COMPACT_STEPS, plain += 256, later += 256;
+    }
+#pragma GCC unroll 12
+    for (int row = 0; row < R; row++) {
+        store(out + row * PANEL, sums[row][0]);
+        store(out + row * PANEL + LANES, sums[row][1]);
+    }
 }
 
 typedef void (*Tile)(const Matrix&, long, const Rows&, long, float*);
-typedef void (*Part)(const char*, VW, const char*, long, long, const char*, float*);
+typedef void (*Add)(const Part&, const char*, long, float*);
 
-template <bool PACKED, int R = PACKED ? ROWS_PACKED : MOST_ROWS> static Part part_for(long rows) {
+template <int WAY, int R = WAY == PACKED ? ROWS_PACKED : MOST_ROWS> static Add add_for(long rows) {
     if constexpr (R > 1) {
-        if (rows != R) return part_for<PACKED, R - 1>(rows);
+        if (rows != R) return add_for<WAY, R - 1>(rows);
     }
-    return add_compact<R, PACKED>;
+    return add_part<R, WAY>;
 }
 
 template <int R = MOST_ROWS> static Tile tile_for(int type, long rows) {
@@ -176,8 +197,9 @@ struct Blocks {
         low = rows / count;
         taller = rows % count;
         for (int more = 0; more < 1 + (taller != 0); more++) {
-            if (type == COMPACT) parts[0][more] = part_for<false>(low + more), parts[1][more] = part_for<true>(low + more);
-            else tiles[more] = tile_for(type, low + more);
+            const long height = low + more;
+            if (type == COMPACT) adds[more] = {add_for<PACKED>(height), add_for<UNPACKED>(height), add_for<UNPACKING>(height)};
+            else tiles[more] = tile_for(type, height);
         }
     }
     long first(long block) const { return block * low + std::min(block, taller); }
@@ -185,23 +207,25 @@ struct Blocks {
 
     long rows, count, low = 0, taller = 0;
     Tile tiles[2] = {};
-    Part parts[2][2] = {};  // [packed][taller]
+    std::array<Add, 3> adds[2] = {};  // by `Way`
 };
 
 // One panel at a time with all rows; a thread's own.
 class Product {
   public:
     Product(const Matrix& m, const Rows& x, const Blocks& blocks)
-        : m_(m), x_(x), blocks_(blocks), chunk_(chunk_of(blocks.count, blocks.rows, m.steps())) {
+        : m_(m), x_(x), blocks_(blocks), chunk_(blocks.count > MOST_BLOCKS_IN_CHUNKS ? m.steps() : CHUNK) {
         if (m.type != COMPACT || blocks.rows <= ROWS_PACKED) return;
-        many_.resize(blocks.rows * 2 + chunk_ * 2);
+        many_.resize(blocks.rows * 2 + chunk_ * 4);
         out_ = reinterpret_cast<float*>(many_.data());
-        plain_ = reinterpret_cast<char*>(many_.data() + blocks.rows * 2);
     }
 
     void begin(long panel) {
         panel_ = panel;
-        if (m_.type == COMPACT) add_chunks();
+        if (m_.type != COMPACT) return;
+        memset(out_, 0, blocks_.rows * PANEL * 4);
+        if (blocks_.rows <= ROWS_PACKED) add_packed();
+        else add_unpacked();
     }
 
     // Rows of the block (height, 32), each of them asked for once.
@@ -212,21 +236,39 @@ class Product {
     }
 
   private:
-    void add_chunks() {
-        memset(out_, 0, blocks_.rows * PANEL * 4);
+    void add(Way way, const Part& part, long block, long step) {
+        if (!part.steps) return;
+        const long first = blocks_.first(block);
+        const char* x = x_.data + first * x_.stride + step * 4;
+        blocks_.adds[block < blocks_.taller][way](part, x, x_.stride, out_ + first * PANEL);
+    }
+
+    void add_packed() {
+        alignas(64) char plain[CHUNK * 128];
         Unpacker unpacker(m_, panel_);
-        for (long step = 0; step < m_.steps(); step += chunk_) {
-            const long steps = std::min(chunk_, m_.steps() - step);
-            const bool packed = blocks_.rows <= ROWS_PACKED && unpacker.regular(steps);
-            const char *weights = packed ? unpacker.at : plain_, *ahead = unpacker.at + AHEAD;
-            if (packed) unpacker.skip(steps);
-            else unpacker.unpack(steps, plain_);
-            for (long block = 0; block < blocks_.count; block++) {
-                const long first = blocks_.first(block);
-                const char* x = x_.data + first * x_.stride + step * 4;
-                blocks_.parts[packed][block < blocks_.taller](weights, unpacker.base, x, x_.stride, steps, ahead,
-                                                              out_ + first * PANEL);
-            }
+        for (long step = 0; step < m_.steps(); step += CHUNK) {
+            const long steps = std::min(CHUNK, m_.steps() - step);
+            const Part part{unpacker.at, plain, plain, unpacker.base, steps};
+            const Way way = unpacker.regular(steps) ? PACKED : UNPACKED;
+            way == PACKED ? unpacker.pass(steps, nullptr) : unpacker.unpack(steps, plain);
+            add(way, part, 0, step);
+        }
+    }
+
+    // Chunk by chunk, what comes next being unpacked beside the first block's products, which leave time for it; all at
+    // once where many rows share it.
+    void add_unpacked() {
+        char* now = reinterpret_cast<char*>(many_.data() + blocks_.rows * 2);
+        char* later = now + chunk_ * 128;
+        Unpacker unpacker(m_, panel_);
+        unpacker.unpack(std::min(chunk_, m_.steps()), now);
+        for (long step = 0; step < m_.steps(); step += chunk_, std::swap(now, later)) {
+            const long steps = std::min(chunk_, m_.steps() - step), coming = std::min(chunk_, m_.steps() - step - steps);
+            add(UNPACKING, {unpacker.at, now, later, unpacker.base, coming}, 0, step);
+            add(UNPACKED, {nullptr, now + coming * 128, nullptr, unpacker.base, steps - coming}, 0, step + coming);
+            unpacker.pass(coming, later);
+            for (long block = 1; block < blocks_.count; block++)
+                add(UNPACKED, {nullptr, now, nullptr, unpacker.base, steps}, block, step);
         }
     }
 
@@ -235,10 +277,8 @@ class Product {
     const Blocks& blocks_;
     long chunk_, panel_ = 0;
     V few_[MOST_ROWS * 2];
-    alignas(64) char unpacked_[CHUNK * 128];
-    std::vector<V> many_;
+    std::vector<V> many_;  // sums of all rows, and two chunks
     float* out_ = reinterpret_cast<float*>(few_);
-    char* plain_ = unpacked_;
 };
 
 static inline long piece_of(long count, int threads) { return std::max(1L, count / (threads * 8)); }
