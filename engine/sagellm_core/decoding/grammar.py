@@ -88,7 +88,7 @@ class GrammarState:
     def forced(self) -> int | None:
         """The only token that is allowed now; None where there are several, or none.
 
-        Where the grammar forces text that several tokens begin, the one that the tokenizer makes of it alone is allowed.
+        Where the grammar forces text that several tokens begin, only the one that the tokenizer makes of it is allowed.
         """
         self.prepare()
         if numpy.count_nonzero(self._mask) != 1:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from array import array
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from tests.helpers.forward import hidden_states, logits
@@ -15,6 +17,8 @@ from tests.unit.engine.test_precision import QUESTIONS, drawn
 
 from sagellm_core import LLMEngine, LLMEngineConfig, builtin
 from sagellm_core.backends import BackendConfig, cpu, create_backend
+from sagellm_core.backends.base import attention_for
+from sagellm_core.engine_core import BatchType, SchedulerOutput
 from sagellm_core.layers.cpu import FusedDecoder, QuantisedLinear
 from sagellm_core.layers.cpu.build import compiled
 from sagellm_core.models.base import CausalLM
@@ -139,3 +143,51 @@ async def test_an_idle_engine_uses_no_processor() -> None:
         assert time.process_time() - before < 0.15
     finally:
         await engine.stop()
+
+
+@needs_kernels
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_a_step_chooses_among_the_tokens_that_masks_allow(family: str) -> None:
+    """Untied and tied: of some rows of a step with pieces, their logits and the likeliest allowed tokens."""
+    model = loaded(tiny_model(family))
+    assert isinstance(model, FusedDecoder)
+    words, size = -(-model.config.vocab_size // 32), model.config.vocab_size
+    texts = [[5, 9, 13], [44], [7, 3]]
+    expected = torch.cat([logits(model, hidden_states(model, torch.tensor(text), text)) for text in texts])
+    rows = [1, 2, 3, 5]
+    allowed = torch.rand(len(rows), size, generator=torch.Generator().manual_seed(1)) < 0.02
+    allowed[2] = True
+    allowed[3] = False
+    packed = numpy.zeros((len(rows), 4 * words), dtype=numpy.uint8)
+    bits = numpy.packbits(allowed.numpy(), axis=1, bitorder="little")
+    packed[:, : bits.shape[1]] = bits
+    backend = cpu.CPUBackend(BackendConfig("cpu"))
+    backend.dtype("float32", model.config)
+    attention = attention_for(backend, model.config, 16)
+    shape = (2, 3, 16, model.num_kv_heads, model.config.head_dim)
+    caches = [backend.new_cache(shape, model.dtype) for _ in range(model.num_layers)]
+    steps = backend.capture(model, attention, caches, 4, 64)
+    assert steps is not None
+    plan = SchedulerOutput(
+        1,
+        BatchType.MIXED,
+        ["a", "b", "c"],
+        [token for text in texts for token in text],
+        [at for text in texts for at in range(len(text))],
+        [16 * number + at for number, text in enumerate(texts) for at in range(len(text))],
+        [len(text) for text in texts],
+        [len(text) for text in texts],
+        [[0], [1], [2]],
+        [True] * 3,
+    )
+    masks = array("q", [row.ctypes.data for row in packed])
+    masks[2] = 0
+    with torch.inference_mode():
+        got = steps.run(plan, rows, masks)
+        assert got is not None
+        torch.testing.assert_close(got.logits, expected[rows])
+        best = got.logits.masked_fill(~allowed, float("-inf")).argmax(-1).tolist()
+        assert got.greedy == [*best[:3], -1]
+        free = steps.run(plan, rows)
+    assert free is not None
+    assert free.greedy == expected[rows].argmax(-1).tolist()

@@ -248,6 +248,47 @@ def test_the_guard_comes_back_after_its_process_was_killed() -> None:
         guard.close()
 
 
+_RECORD = {
+    "type": "object",
+    "properties": {"first name": {"type": "string", "maxLength": 6}, "size": {"type": "integer"}},
+    "required": ["first name", "size"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+async def test_steps_with_masks_give_the_answers_of_logits_that_are_changed(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernels' steps and torch's: greedy, drawn and drafted rows with a grammar beside one without."""
+    wishes: list[dict[str, Any]] = [
+        {},
+        {"temperature": 1.0, "seed": 5},
+        {"min_tokens": 9},
+        {"n_speculative_tokens": 3},
+        {"repetition_penalty": 1.2},
+    ]
+
+    async def answers() -> list[list[int]]:
+        config = LLMEngineConfig(model_path=str(tiny_model(family)), backend_type="cpu", dtype="float32", num_threads=2)
+        engine = LLMEngine(config)
+        await engine.start()
+        try:
+            bound = [SamplingParams(grammar=as_grammar(_RECORD), max_tokens=40, **wish) for wish in wishes]
+            params = [*bound, SamplingParams(max_tokens=40, ignore_eos=True)]
+            got = await asyncio.gather(*(engine.generate([3, 1, 4, 1], sampling_params=each) for each in params))
+            return [each.output_tokens for each in got]
+        finally:
+            await engine.stop()
+
+    found = await answers()
+    assert found[0] == found[3], "drafts change nothing"
+    monkeypatch.setattr("sagellm_core.backends.cpu.kernels", lambda: None)
+    monkeypatch.setattr("sagellm_core.decoding.state.SequenceState.force", lambda state: [])
+    assert await answers() == found
+
+
 @pytest.mark.slow
 async def test_an_engine_answers_in_the_form_that_was_asked_for(folder: Path) -> None:
     engine = LLMEngine(LLMEngineConfig(model_path=str(folder), backend_type="cpu", dtype="float32"))

@@ -57,6 +57,38 @@ def run_all(scheduler: Scheduler, limit: int = 1000) -> list[SchedulerOutput]:
     return plans
 
 
+def test_several_tokens_of_one_step_are_computed_in_the_next() -> None:
+    """As where a grammar leaves no choice: no drafts, yet a decode, and the length ends them in the midst."""
+    scheduler = make()
+    sequence = add(scheduler, "a", [1, 2, 3], max_tokens=6)
+    plan = scheduler.schedule()
+    assert plan is not None
+    scheduler.update(StepOutput(plan.step, {"a": [SampledToken(token) for token in (7, 8, 9)]}))
+    plan = scheduler.schedule()
+    assert plan is not None
+    assert (plan.token_ids, plan.positions, plan.query_lens, plan.samples) == ([7, 8, 9], [3, 4, 5], [3], [True])
+    assert plan.batch_type is BatchType.DECODE
+    assert [group.request_id for group in scheduler.fail()] == ["a"], "alone in the step, and so to blame"
+    plan = scheduler.schedule()
+    assert plan is not None
+    assert plan.token_ids == [7, 8, 9]
+    (news,) = scheduler.update(StepOutput(plan.step, {"a": [SampledToken(5)] * 4}))
+    assert (len(news.tokens), news.finish_reason, sequence.num_output) == (3, "length", 6)
+
+
+def test_a_sequence_with_several_newest_tokens_is_not_blamed_for_a_failure() -> None:
+    scheduler = make()
+    add(scheduler, "a", [1, 2, 3], max_tokens=6)
+    plan = scheduler.schedule()
+    assert plan is not None
+    scheduler.update(StepOutput(plan.step, {"a": [SampledToken(token) for token in (7, 8)]}))
+    add(scheduler, "b", [4, 5])
+    plan = scheduler.schedule()
+    assert plan is not None
+    assert (plan.seq_ids, plan.batch_type) == (["a", "b"], BatchType.MIXED)
+    assert [group.request_id for group in scheduler.fail()] == ["b"]
+
+
 def test_a_prompt_is_read_once_and_then_goes_on_token_by_token() -> None:
     scheduler = make()
     sequence = add(scheduler, "a", range(6), max_tokens=3)
