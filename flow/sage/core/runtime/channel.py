@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from sage.core.runtime.alignment import BarrierAlignment
+from sage.core.runtime.bell import Bell
 from sage.core.runtime.events import (
     Barrier,
     Batch,
@@ -54,9 +55,9 @@ class InputGate:
         self._queues: list[deque[Item]] = [deque() for _ in range(senders)]
         self._capacity = capacity
         self._aborted = aborted
-        lock = threading.Lock()
-        self._arrived = threading.Condition(lock)
-        self._room = threading.Condition(lock)
+        self._lock = threading.Lock()
+        self._arrived = Bell()
+        self._rooms = [Bell() for _ in range(senders)]
         self._woken = False
         self._next = 0
         self._ended: set[int] = set()
@@ -78,19 +79,27 @@ class InputGate:
         overtakes). Returns the seconds waited. Raises JobAborted."""
         queue = self._queues[sender]
         waited = 0.0
-        with self._room:
-            if len(queue) >= self._capacity and not (force or self._aborted.is_set()):
-                started = time.monotonic()
-                while len(queue) >= self._capacity and not self._aborted.is_set():
-                    self._room.wait()
-                waited = time.monotonic() - started
-            if self._aborted.is_set():
-                raise JobAborted
+        if len(queue) >= self._capacity and not force:
+            waited = self._wait_for_room(sender)
+        if self._aborted.is_set():
+            raise JobAborted
+        with self._lock:
             queue.append(item)
             if self._alignment.capture is not None or not isinstance(item, Batch):
                 self._alignment.put(sender, item)
-            self._arrived.notify()
+        self._arrived.ring()
         return waited
+
+    def _wait_for_room(self, sender: int) -> float:
+        queue, room = self._queues[sender], self._rooms[sender]
+        started = time.monotonic()
+        while len(queue) >= self._capacity and not self._aborted.is_set():
+            room.arm()
+            if len(queue) >= self._capacity and not self._aborted.is_set():
+                room.sleep()
+            else:
+                room.disarm()
+        return time.monotonic() - started
 
     def restore(self, records: Sequence[tuple[int, Batch]]) -> None:
         """Records that were on their way when the checkpoint was made, by port: they come out before all others."""
@@ -98,7 +107,7 @@ class InputGate:
 
     def when_captured(self, checkpoint_id: int, told: Callable[[list[tuple[int, Batch]]], None]) -> bool:
         """Call `told` (soon, from any thread) with what that barrier has overtaken; False: it has overtaken nothing."""
-        with self._arrived:
+        with self._lock:
             capture = self._alignment.capture
             if capture is None or capture.checkpoint_id != checkpoint_id:
                 return False
@@ -107,7 +116,7 @@ class InputGate:
 
     def checkpoint_aborted(self, checkpoint_id: int) -> None:
         """Nothing needs to be captured for it any more."""
-        with self._arrived:
+        with self._lock:
             self._alignment.cancel(checkpoint_id)
 
     @property
@@ -120,48 +129,63 @@ class InputGate:
 
         None after `timeout` seconds without one, or when woken. Raises JobAborted.
         """
-        with self._arrived:
-            while True:
-                if self._aborted.is_set():
-                    raise JobAborted
-                if self._combined:
-                    return 0, self._combined.popleft()
-                if self._restored:
-                    return self._restored.popleft()
-                barrier = self._alignment.overtaking()
-                if barrier is not None:
-                    return 0, barrier
-                sender = self._ready()
-                if sender is None:
-                    if self._woken or not self._wait(timeout):
-                        self._woken = False
-                        return None
-                    continue
-                item = self._queues[sender].popleft()
-                self._room.notify_all()
-                if isinstance(item, Batch):
-                    return self._ports[sender], item
-                self._combined.extend(self._control(sender, item))
+        while True:
+            if self._aborted.is_set():
+                raise JobAborted
+            with self._lock:
+                taken = self._next_item()
+            if taken is not None:
+                return taken
+            if self._woken or not self._wait(timeout):
+                self._woken = False
+                return None
+
+    def _next_item(self) -> tuple[int, Item] | None:
+        """What comes out next; None while there is nothing."""
+        while True:
+            if self._combined:
+                return 0, self._combined.popleft()
+            if self._restored:
+                return self._restored.popleft()
+            barrier = self._alignment.overtaking()
+            if barrier is not None:
+                return 0, barrier
+            sender = self._ready()
+            if sender is None:
+                return None
+            item = self._queues[sender].popleft()
+            self._rooms[sender].ring()
+            if isinstance(item, Batch):
+                return self._ports[sender], item
+            self._combined.extend(self._control(sender, item))
 
     def _wait(self, timeout: float | None) -> bool:
-        """Until something arrives or a barrier must overtake; False after `timeout`, or when woken."""
-        patience = self._alignment.patience
+        """Until something arrives or a barrier must overtake; False after `timeout`."""
+        self._arrived.arm()
+        with self._lock:
+            patience = self._alignment.patience
+            ready = self._has_item() or patience == 0.0
+        if ready or self._woken or self._aborted.is_set():
+            self._arrived.disarm()
+            return True
         if patience is not None and (timeout is None or patience < timeout):
-            self._arrived.wait(patience)
-            return not self._woken
-        return self._arrived.wait(timeout) and not self._woken
+            self._arrived.sleep(patience)
+            return True
+        return self._arrived.sleep(timeout)
 
     def wake(self) -> None:
         """Make `take` return soon; from any thread."""
-        with self._arrived:
-            self._woken = True
-            self._arrived.notify()
+        self._woken = True
+        self._arrived.ring()
 
     def abort(self) -> None:
         """Wake everyone who waits here; the shared `aborted` event must be set before."""
-        with self._arrived:
-            self._arrived.notify_all()
-            self._room.notify_all()
+        for bell in (self._arrived, *self._rooms):
+            bell.ring()
+
+    def _has_item(self) -> bool:
+        blocked = self._alignment.blocked
+        return any(queue and sender not in blocked for sender, queue in enumerate(self._queues))
 
     def _ready(self) -> int | None:
         """A channel that holds something and is not held back by a barrier; channels take turns."""
