@@ -53,7 +53,10 @@ def test_every_package_lists_what_it_offers(name: str) -> None:
     [
         "sage.core.api.columns.expressions",
         "sage.core.api.columns.stream",
+        "sage.core.api.connected",
         "sage.core.api.datastream",
+        "sage.core.api.function.process_functions",
+        "sage.core.api.keyed",
         "sage.core.api.outputs",
         "sage.core.api.partitioning",
         "sage.core.api.transformations",

@@ -12,7 +12,7 @@ __all__ = ["OutputTag", "tag_name"]
 T = TypeVar("T")
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)  # slots would make OutputTag[int]("late") fail: Python cannot note the type
 class OutputTag(Generic[T]):
     """Names a side output (PyFlink's OutputTag): two tags of one name are the same. `OutputTag[int]("late")` tells
     mypy what the records are."""

@@ -41,6 +41,10 @@ class PhysicalOperator:
         """The key selector of the first input."""
         return self.keys[0] if self.keys else None
 
+    def key_of(self, port: int) -> FunctionSpec | None:
+        """The key selector of an input."""
+        return self.keys[port] if port < len(self.keys) else None
+
     @property
     def is_keyed(self) -> bool:
         """Whether any input has keys: then there is keyed state."""

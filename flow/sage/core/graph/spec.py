@@ -108,6 +108,9 @@ class FunctionSpec:
                 f"got {self.target!r:.80}, which cannot be called",
                 f"pass a function, or a {role_of(self.kind).class_name} class",
             )
+        if self._is_class() and inspect.isabstract(self.target):
+            missing = ", ".join(sorted(self.target.__abstractmethods__))
+            raise self._wrong(f"{shown} does not define {missing}", f"define {missing}")
         if _is_async(function) and not asynchronous:
             raise self._wrong(
                 f"{shown} is an async function",

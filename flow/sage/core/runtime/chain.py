@@ -15,6 +15,7 @@ from sage.core.runtime.loop import LoopStage
 from sage.core.runtime.mailbox import Mailbox
 from sage.core.runtime.meter import Meter
 from sage.core.runtime.operators.base import Operator
+from sage.core.runtime.operators.functions import select_keys
 from sage.core.runtime.output import KeySelectionFailed, Output, Target
 from sage.core.runtime.stages import ChainOperator, OperatorStage, Stage, StageLink, Tolerate
 
@@ -31,6 +32,7 @@ class Failure:
     record: Any
     timestamp: int | None
     at_record: bool = True
+    port: int = 0
 
 
 class Chain:
@@ -115,7 +117,8 @@ class Chain:
                 found = Failure(stage, stage.operators[index], in_key, record, time)
             elif frame.f_code in _STAGE_CODE:
                 stage = frame.f_locals["self"]
-                found = Failure(stage, stage.operators[0], False, None, None, at_record=False)
+                port = frame.f_locals.get("port", 0)
+                found = Failure(stage, stage.operators[0], False, None, None, at_record=False, port=port)
             elif found is not None and isinstance(found.stage, OperatorStage):
                 found = _with_record(found, frame)
             trace = trace.tb_next
@@ -202,5 +205,6 @@ def _with_record(found: Failure, frame: FrameType) -> Failure:
     """Operators that call user functions keep the record at hand in a local variable named `record`."""
     own = is_ours(frame.f_code.co_filename) or isinstance(frame.f_locals.get("self"), Operator)
     if own and "record" in frame.f_locals:
-        return replace(found, record=frame.f_locals["record"], timestamp=frame.f_locals.get("time"), at_record=True)
+        in_key, time = frame.f_code is select_keys.__code__, frame.f_locals.get("time")
+        return replace(found, record=frame.f_locals["record"], timestamp=time, at_record=True, in_key=in_key)
     return found

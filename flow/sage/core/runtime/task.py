@@ -359,7 +359,7 @@ class Task:
         failure = self.chain.failure(error.__traceback__)
         if failure is None:
             return error if isinstance(error, PipelineError) else _unexplained(self.plan.name, error)
-        node, key = failure.operator.plan.node, failure.operator.plan.key
+        node, key = failure.operator.plan.node, failure.operator.plan.key_of(failure.port)
         by_key = failure.in_key and key is not None
         origin = key.origin if by_key and key is not None else node.origin
         phase = "" if failure.at_record else "the operator"

@@ -130,11 +130,6 @@ class BroadcastContext(ProcessContext):
         super().__init__(operator.function, operator)
         self._maps = maps
 
-    @property
-    def key(self) -> Any:
-        """A broadcast record has no key."""
-        return None
-
     def get_broadcast_state(self, descriptor: MapStateDescriptor[K, V]) -> BroadcastState[K, V]:
         """The broadcast state of that descriptor."""
         return BroadcastState(_map(self._maps, descriptor))
