@@ -9,7 +9,7 @@ from sage.common.errors import PipelineError
 from sage.core.api.function.base_function import BaseFunction
 from sage.core.api.function.broadcast_functions import BroadcastProcessFunction, KeyedBroadcastProcessFunction
 from sage.core.api.function.co_functions import CoFlatMapFunction, CoMapFunction
-from sage.core.api.function.functions import KeyByFunction
+from sage.core.api.function.functions import KeyByFunction, MapFunction
 from sage.core.api.function.process_functions import CoProcessFunction, KeyedCoProcessFunction
 from sage.core.api.function.window_functions import JoinFunction
 from sage.core.api.options import OperatorOptions
@@ -48,6 +48,13 @@ class ConnectedStreams(Generic[T1, T2]):
     def map(
         self,
         function: CoMapFunction[T1, T2, R] | type[CoMapFunction[T1, T2, R]],
+        second: None = ...,
+        **options: Unpack[OperatorOptions],
+    ) -> DataStream[R]: ...
+    @overload
+    def map(
+        self,
+        function: MapFunction[T1 | T2, R] | type[MapFunction[T1 | T2, R]],
         second: None = ...,
         **options: Unpack[OperatorOptions],
     ) -> DataStream[R]: ...
