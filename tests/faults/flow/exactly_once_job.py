@@ -62,6 +62,10 @@ class NumbersReader(SourceReader[int]):
                 return list(range(start, stop, self._source.parts))
         return None
 
+    @property
+    def _is_read(self) -> bool:
+        return all(position >= self._source.count for position in self._positions.values())
+
     def snapshot(self) -> list[Split]:
         return [Split(part, position) for part, position in self._positions.items()]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sage.core.runtime.local.job import LocalJob
+from sage.core.runtime.local.job import JobState, LocalJob
 from sage.core.runtime.metrics import OperatorMetrics
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class JobReporter:
                 id=job.id,
                 name=job.name,
                 path=self._path,
-                state=str(job.state),
+                state=str(JobState.RUNNING if job.state is JobState.RESTARTING else job.state),
                 pid=os.getpid(),
                 started_at=job.started_at,
                 ended_at=job.ended_at,
