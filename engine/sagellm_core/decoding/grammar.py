@@ -103,7 +103,12 @@ class GrammarState:
         return self._matcher.get_error() if self._matcher.is_error() else ""
 
     def fork(self) -> GrammarState:
-        return GrammarState(self._matcher.deep_copy(), self._mask.shape[1])
+        """A copy that goes its own way; what is known of its mask is copied too."""
+        other = GrammarState(self._matcher.deep_copy(), self._mask.shape[1])
+        if self._ready:
+            other._mask[:] = self._mask
+            other._ready = True
+        return other
 
 
 class GrammarCompiler:
@@ -113,7 +118,7 @@ class GrammarCompiler:
         self._folder = folder
         self._vocab_size = vocab_size
         self._tokenizer: LLTokenizer | None = None
-        self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
+        self._compiled: OrderedDict[Grammar, GrammarState] = OrderedDict()
         self._door = threading.Lock()
         self._compiling = threading.Lock()
 
@@ -129,7 +134,7 @@ class GrammarCompiler:
             self._compiled.move_to_end(grammar)
             while len(self._compiled) > _KEPT:
                 self._compiled.popitem(last=False)
-        return GrammarState(known.deep_copy(), (self._vocab_size + 31) // 32)
+        return known.fork()
 
     async def admit(self, grammar: Grammar) -> None:
         """Compile a grammar aside, so that a sequence can start with it at once.
@@ -155,10 +160,12 @@ class GrammarCompiler:
             raise invalid(objection, "grammar")
         self.start(grammar)
 
-    def _compile(self, grammar: Grammar) -> LLMatcher:
+    def _compile(self, grammar: Grammar) -> GrammarState:
         if self._tokenizer is None:
             self._tokenizer = self._read_tokenizer()
-        return compile_grammar(self._tokenizer, grammar)
+        state = GrammarState(compile_grammar(self._tokenizer, grammar), (self._vocab_size + 31) // 32)
+        state.prepare()
+        return state
 
     def _read_tokenizer(self) -> LLTokenizer:
         from llguidance import LLTokenizer
