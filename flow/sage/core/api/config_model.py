@@ -93,6 +93,7 @@ class ConfigModel(BaseModel):
     buffer_timeout: Duration = Field(0.01, alias="buffer.timeout")
     buffer_size: Count = Field(1024, alias="buffer.size")
     channel_capacity: Count = Field(4, alias="channel.capacity")
+    latency_interval: MaybeDuration = Field(1.0, alias="metrics.latency_interval")
     chaining: Flag = True
     object_reuse: Flag = Field(True, alias="object.reuse")
     runtime: Literal["threads", "processes"] = "threads"
@@ -133,6 +134,7 @@ class ConfigModel(BaseModel):
             parallelism=self.parallelism,
             buffer_timeout=self.buffer_timeout,
             buffer_size=self.buffer_size,
+            latency_interval=self.latency_interval or None,
             channel_capacity=self.channel_capacity,
             chaining=self.chaining,
             object_reuse=self.object_reuse,

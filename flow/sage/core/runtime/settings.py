@@ -94,7 +94,8 @@ class StateSettings:
 class RuntimeSettings:
     """`buffer_timeout` in seconds; `buffer_size` in records; `channel_capacity` in batches.
 
-    `object_reuse`: records are handed from operator to operator as they are; false: as copies. `hang_timeout`: a
+    `object_reuse`: records are handed from operator to operator as they are; false: as copies. `latency_interval`: how
+    often each source sends a latency marker; None: never. `hang_timeout`: a
     function that takes longer for one call fails the job; None: never.
     """
 
@@ -102,6 +103,7 @@ class RuntimeSettings:
     buffer_timeout: float = 0.01
     buffer_size: int = 1024
     channel_capacity: int = 4
+    latency_interval: float | None = 1.0
     chaining: bool = True
     object_reuse: bool = True
     runtime: str = "threads"

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 from sage.common.errors import PipelineError
 from sage.core.api.function.base_function import BaseFunction, FunctionContext
@@ -67,6 +68,7 @@ class Task:
         preferring: Callable[[int], None],
         mailbox: Mailbox,
         clock: Clock | None = None,
+        latency_interval: float | None = None,
         checkpoints: SubtaskCheckpoints | None = None,
         was_finished: bool = False,
     ) -> None:
@@ -100,6 +102,9 @@ class Task:
         self._opened: list[OpenFunction] = []
         self._opened_stages: list[OperatorStage] = []
         self._flushed_at = time.monotonic()
+        self._latency_interval = latency_interval if plan.head.node.source is not None else None
+        self._next_marker = inf if self._latency_interval is None else self._flushed_at + self._latency_interval
+        self._is_end = any(not (operator.children or operator.outputs) for operator in plan.head.walk())
         self._unflushed = False
 
     def trigger(self, barrier: Barrier) -> None:
@@ -235,7 +240,15 @@ class Task:
             if self._unflushed and ended - self._flushed_at >= self._timeout:
                 self._flush()
             self._adapt(len(part.records), ended - started)
+            if ended >= self._next_marker:
+                self._mark(ended)
             position += len(part.records)
+
+    def _mark(self, now: float) -> None:
+        """Send a latency marker behind the records so far."""
+        assert self._latency_interval is not None, "only then is there a next one"
+        self._next_marker = now + self._latency_interval
+        self._control(LatencyMarker(time.time(), self.plan.head.node.name, self.subtask))
 
     def _adapt(self, size: int, seconds: float) -> None:
         """Slices that take between QUICK_S and SLOW_S; time spent waiting for receivers counts."""
@@ -254,7 +267,7 @@ class Task:
             for output in self._outputs:
                 output.event(event)
         else:
-            if isinstance(event, LatencyMarker) and not self._outputs:
+            if isinstance(event, LatencyMarker) and self._is_end:
                 self.latencies.append(time.time() - event.created)
             self.chain.event(event)
             self._flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -137,6 +138,15 @@ class TestEvents:
         gates[0].put(0, END)
         tasks[1].run()
         assert len(tasks[1].latencies) == 1
+
+    def test_sources_send_markers(self) -> None:
+        stream = untouched().env.from_collection(range(50)).map(lambda x: time.sleep(0.001))
+        stream.rebalance().sink(lambda record: None)
+        tasks, _ = wired(stream, latency_interval=0.01)
+        tasks[-2].run()
+        tasks[-1].run()
+        assert tasks[-1].latencies
+        assert all(0 <= latency < 60 for latency in tasks[-1].latencies)
 
     def test_timers_fire_before_the_watermark_is_told(self) -> None:
         class Timed(Log):

@@ -93,7 +93,7 @@ def test_the_same_as_the_rules_written_down(steps: list[tuple[int, int | str]]) 
         least = min(counting, default=NO_WATERMARK)
         if sleeping and not all_idle and what == "idle" and held_back:
             least = max(said[c] for c in alive)
-        if combined < least < FINAL_WATERMARK:
+        if what != "active" and combined < least < FINAL_WATERMARK:  # waking up tells nothing new
             combined = least
             wanted.append(Watermark(least))
         if sleeping != all_idle and alive:

@@ -163,6 +163,7 @@ class _Subtask:
             preferring=partial(setattr, gate, "preferred") if gate is not None else _nobody,
             mailbox=self._mailbox,
             clock=self._job.clock,
+            latency_interval=settings.latency_interval,
             checkpoints=self._checkpoints(chain, source),
             was_finished=self._job.states.finished(self._task.head.node.uid),
         )
