@@ -23,31 +23,35 @@ if TYPE_CHECKING:
     from sagellm_core import LLMEngine
     from sagellm_protocol import SamplingParams
 
-# Endless by design: the answers end by their number of tokens, as those without a grammar do.
-_SCHEMA = {
-    "type": "array",
-    "minItems": 1000,
-    "items": {
-        "type": "object",
-        "properties": {"name": {"type": "string"}, "size": {"type": "integer"}, "tags": {"enum": ["a", "b", "c"]}},
-        "required": ["name", "size", "tags"],
-        "additionalProperties": False,
-    },
-}
+
+def _records(name: dict[str, object]) -> dict[str, object]:
+    """A list of records. Endless: the answers end by their number of tokens, as those without a grammar do."""
+    fields = {"name": name, "size": {"type": "integer"}, "tags": {"enum": ["a", "b", "c"]}}
+    record = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+    return {"type": "array", "minItems": 1000, "items": record}
+
+
+# Random weights fill white space and then a string that never ends: hardly a token is forced, and most masks are large.
+_OPEN = _records({"type": "string"})
+# Names end, so that records follow each other and their keys are forced, as in the answers of a trained model.
+_CLOSED = _records({"type": "string", "maxLength": 8})
 _CYCLE = 96
 _SHOWN, _SPAN = 18, 24
 _DRAFTS = 8
-_ROUNDS = {SMALL: 9, MEDIUM: 5}
+_ROUNDS = {SMALL: 25, MEDIUM: 5}
 
 
 def measure() -> list[Finding]:
     """All of them."""
     shapes = (MEDIUM, SMALL)
     overheads = [structured_output(shape, width) for shape in shapes for width in (1, 16)]
+    overheads += [structured_output(shape, 1, _CLOSED, "short names") for shape in shapes]
     return overheads + [n_grams(shape) for shape in shapes]
 
 
-def structured_output(shape: Shape, width: int) -> Finding:
+def structured_output(
+    shape: Shape, width: int, schema: dict[str, object] = _OPEN, kind: str = "endless names"
+) -> Finding:
     """Seconds of `width` answers under a JSON schema over those of as many tokens without, less 1."""
     draw = Random(width)
     prompts = [[draw.randrange(300, 8000) for _ in range(32)] for _ in range(width)]
@@ -56,14 +60,15 @@ def structured_output(shape: Shape, width: int) -> Finding:
         from sagellm_protocol import Grammar, SamplingParams
 
         if constrained:
-            return SamplingParams(max_tokens=48, grammar=Grammar(kind="json_schema", text=json.dumps(_SCHEMA)))
+            return SamplingParams(max_tokens=48, grammar=Grammar(kind="json_schema", text=json.dumps(schema)))
         return SamplingParams(max_tokens=48, ignore_eos=True)
 
     seconds = _in_turns(folder_of(shape, cache_folder()), prompts, params, _ROUNDS[shape])
     with_it, without = (statistics.median(seconds[constrained]) for constrained in (True, False))
     return Finding(
-        f"{shape.title}, {width} at once: what a JSON schema adds to a step",
-        f"{1e3 * with_it / 48:.2f} / {1e3 * without / 48:.2f} ms",
+        f"{shape.title}, {width} at once: what a JSON schema ({kind}) adds to a token",
+        f"{1e3 * with_it / 48:.2f} / {1e3 * without / 48:.2f} ms, "
+        f"{48 * width / with_it:,.0f} / {48 * width / without:,.0f} tok/s",
         with_it / without - 1,
         0.05,
     )
