@@ -7,10 +7,14 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from sage.common.errors import PipelineError
 from sage.core.api.function.base_function import BaseFunction
 from sage.core.api.function.functions import SinkFunction
 from sage.core.api.stream import DataStreamSink, Stream
+from sage.core.connectors.base import Sink
+from sage.core.graph.origin import Origin
 from sage.core.graph.spec import OperatorKind
+from sage.core.runtime.operators.sink import SinkOperatorFactory
 
 __all__ = ["OutputsMixin", "PrintSink"]
 
@@ -39,6 +43,37 @@ class OutputsMixin(Stream[T]):
         """
         chosen: Any = PrintSink("") if function is builtins.print else function
         return DataStreamSink(self._env, self._add(OperatorKind.SINK, chosen, name, parallelism, uid))
+
+    def sink_to(
+        self, sink: Sink[T], *, name: str | None = None, parallelism: int | None = None, uid: str | None = None
+    ) -> DataStreamSink:
+        """End the stream in a connector: a `sage.core.connectors.base.Sink`, which may commit with checkpoints.
+
+        >>> from sage.core.api import LocalEnvironment
+        >>> from sage.core.connectors.base import Sink, SinkWriter
+        >>> class Lines(SinkWriter):
+        ...     def write(self, batch):
+        ...         print(*batch.records)
+        >>> class Console(Sink):
+        ...     def writer(self, context):
+        ...         return Lines()
+        >>> env = LocalEnvironment("example")
+        >>> _ = env.from_collection([1]).sink_to(Console())
+        >>> _ = env.submit()
+        1
+        """
+        given: object = sink
+        if not isinstance(given, Sink):
+            origin = Origin.of_caller()
+            raise PipelineError(
+                f"sink_to needs a Sink ({origin})",
+                cause=f"got {given!r:.80}",
+                hint="an instance of a sage.core.connectors.base.Sink; a function goes to sink(...)",
+                details={"operator": "sink", "file": origin.file, "line": origin.line},
+            )
+        factory = SinkOperatorFactory(sink)
+        label = type(sink).__name__
+        return self._operator_sink(name or label, factory, label=label, parallelism=parallelism, uid=uid)
 
     def print(
         self, prefix: str = "", *, name: str | None = None, parallelism: int | None = None, uid: str | None = None

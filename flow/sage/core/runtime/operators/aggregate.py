@@ -46,9 +46,14 @@ class AggregateOperator(FunctionOperator):
         selector = self.context.key_selectors[0]
         assert selector is not None
         assert keyed is not None
-        get, put, add, result = table.get, table.put, function.add, function.get_result
+        keys = select_keys(selector, batch.records)
         append = _begun(self.context, batch)
-        for record, key in zip(batch.records, select_keys(selector, batch.records), strict=True):
+        direct = getattr(table, "direct", None)
+        if direct is not None:
+            _aggregate_in(direct, function, batch.records, keys, append)
+            return
+        get, put, add, result = table.get, table.put, function.add, function.get_result
+        for record, key in zip(batch.records, keys, strict=True):
             keyed.key = key
             accumulator = get()
             accumulator = add(record, function.create_accumulator() if accumulator is None else accumulator)
@@ -67,16 +72,35 @@ class CountOperator(Operator):
 
     def process(self, batch: Batch, port: int) -> None:
         """See Operator."""
-        keyed, get, put = self.context.keyed, self._table.get, self._table.put
+        keyed: Any = self.context.keyed
         selector = self.context.key_selectors[0]
         assert selector is not None
+        keys = select_keys(selector, batch.records)
         append = _begun(self.context, batch)
-        keyed_any: Any = keyed
-        for key in select_keys(selector, batch.records):
-            keyed_any.key = key
+        direct = getattr(self._table, "direct", None)
+        if direct is not None:
+            find = direct.get
+            for key in keys:
+                direct[key] = count = find(key, 0) + 1
+                append((key, count))
+            return
+        get, put = self._table.get, self._table.put
+        for key in keys:
+            keyed.key = key
             count = (get() or 0) + 1
             put(count)
             append((key, count))
+
+
+def _aggregate_in(values: dict[Any, Any], function: Any, records: list[Any], keys: list[Any], append: Any) -> None:
+    """The loop over a table whose values are a dict in memory."""
+    find, add, result = values.get, function.add, function.get_result
+    for record, key in zip(records, keys, strict=True):
+        accumulator = find(key)
+        if accumulator is None:
+            accumulator = function.create_accumulator()
+        values[key] = accumulator = add(record, accumulator)
+        append(result(accumulator))
 
 
 def _begun(context: OperatorContext, batch: Batch) -> Any:
