@@ -25,8 +25,9 @@ from sage.core.graph.plan import PhysicalPlan, build_plan
 from sage.core.graph.source import SourceSpec
 from sage.core.graph.spec import OperatorKind, checked_parallelism
 from sage.core.runtime import session
+from sage.core.runtime.dead_letters import on_error
 from sage.core.runtime.local.job import LocalJob
-from sage.core.runtime.local.start import job_checkpoints, tell_start
+from sage.core.runtime.local.start import dead_letters, job_checkpoints, tell_start
 from sage.core.runtime.local.wiring import JobContext
 from sage.core.runtime.services import ServiceRegistry
 
@@ -229,6 +230,7 @@ class LocalEnvironment:
             aborted=threading.Event(),
             owner=self,
             identity=checkpoints.identity,
+            on_error=on_error(settings, dead_letters(checkpoints)),
         )
         path = Path(self._origin.file)
         where = str(path.resolve()) if path.is_file() else self._origin.file

@@ -27,7 +27,12 @@ class Attempt:
     """
 
     def __init__(
-        self, plan: PhysicalPlan, context: JobContext, checkpoints: JobCheckpoints, on_change: Callable[[], None]
+        self,
+        plan: PhysicalPlan,
+        context: JobContext,
+        checkpoints: JobCheckpoints,
+        on_change: Callable[[], None],
+        number: int = 0,
     ) -> None:
         self.error: PipelineError | None = None
         self.coordinator = checkpoints.coordinator(plan, self, context.clock, on_change)
@@ -37,6 +42,7 @@ class Attempt:
             aborted=threading.Event(),
             states=checkpoints.states(context.states),
             checkpoints=checkpoints.access(self.coordinator),
+            attempt=number,
         )
         self.tasks, self._gates = wire(plan, self.context)
         self._on_change = on_change

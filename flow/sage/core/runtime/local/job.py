@@ -151,7 +151,7 @@ class LocalJob:
             self.abort()
 
     def _new_attempt(self) -> Attempt:
-        return Attempt(self._plan, self._context, self._checkpoints, self._change.set)
+        return Attempt(self._plan, self._context, self._checkpoints, self._change.set, self.restarts)
 
     def _watch(self) -> None:
         while True:

@@ -12,7 +12,7 @@ from sage.core.runtime import session
 from sage.core.runtime.local.checkpoints import JobCheckpoints
 from sage.core.runtime.settings import CheckpointSettings
 
-__all__ = ["job_checkpoints", "tell_start"]
+__all__ = ["dead_letters", "job_checkpoints", "tell_start"]
 
 
 def job_checkpoints(name: str, origin: Origin, settings: CheckpointSettings, number: int) -> JobCheckpoints:
@@ -26,6 +26,11 @@ def job_checkpoints(name: str, origin: Origin, settings: CheckpointSettings, num
     else:
         root = (running.home or _home(project)).checkpoints
     return JobCheckpoints(settings, root / key, key, name, running.restore)
+
+
+def dead_letters(checkpoints: JobCheckpoints) -> Path:
+    """Where the job's dead letters go when the settings name no place: `.sage/dead-letters/<identity>.jsonl`."""
+    return checkpoints.folder.root.parent.parent / "dead-letters" / f"{checkpoints.identity}.jsonl"
 
 
 def tell_start(name: str, checkpoints: JobCheckpoints) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
 
+from sage.common.errors import PipelineError
 from sage.core.api.function.base_function import BaseFunction, FunctionContext
 from sage.core.api.function.functions import ProcessContext
 from sage.core.api.function.service_calls import ServiceProvider
 from sage.core.checkpoint.in_flight import deal
 from sage.core.connectors.base import ReaderContext
+from sage.core.graph.logical import LogicalNode
 from sage.core.graph.plan import PhysicalEdge, PhysicalOperator, PhysicalPlan, TaskPlan
 from sage.core.graph.source import SourceKind, SourceSpec
 from sage.core.graph.spec import BoundFunction, FunctionSpec, OperatorKind, Partitioning
@@ -29,7 +32,7 @@ from sage.core.runtime.operators.base import Emitter, OperatorContext
 from sage.core.runtime.operators.source import SplitInput
 from sage.core.runtime.output import Output
 from sage.core.runtime.partition import KeyPartitioner
-from sage.core.runtime.settings import CheckpointMode, RuntimeSettings
+from sage.core.runtime.settings import CheckpointMode, RestartKind, RuntimeSettings
 from sage.core.runtime.states import MemoryStates, OperatorStates, StateProvider
 from sage.core.runtime.task import OpenFunction, Task
 from sage.core.runtime.timer_heap import TimerHeap
@@ -55,6 +58,7 @@ class JobContext:
     on_error: OnError | None = None
     states: StateProvider = field(default_factory=MemoryStates)
     identity: str = ""
+    attempt: int = 0  # how often the job has started again in this process
     checkpoints: CheckpointAccess | None = None
     owner: object = None  # kept alive, and with it the services, while the job runs
 
@@ -194,7 +198,7 @@ class _Subtask:
             capacity=2 * self._job.settings.buffer_size,
             stopping=self._job.stopping,
             aborted=self._job.aborted,
-            count=None if source.kind is SourceKind.FUNCTION else count,
+            count=None if source.kind is SourceKind.FUNCTION and not source.bounded else count,
         )
 
     def _reader_context(self, wake: Callable[[], None]) -> ReaderContext:
@@ -204,8 +208,8 @@ class _Subtask:
     def _iterator(self, source: SourceSpec) -> Callable[[], Iterator[Any]]:
         """Makes the iterator of a source; called in the thread that reads it."""
         if source.function is None:
-            return partial(iter, source.data)
-        bound = source.function.bind(self._number, self._task.parallelism)
+            return partial(_iterated, source.data, self._task.head.node, self._job.attempt)
+        bound = _as_new(source.function, self._job.settings).bind(self._number, self._task.parallelism)
         records = partial(calls, bound.call) if source.kind is SourceKind.FUNCTION else lambda: iter(bound.call())
         if bound.instance is None:
             return records
@@ -307,6 +311,28 @@ class GateInput:
 
     def close(self) -> None:
         """Senders find out through the job's `aborted` event."""
+
+
+def _iterated(data: Iterable[Any], node: LogicalNode, attempt: int) -> Iterator[Any]:
+    """From its first record; an iterator can be read only once."""
+    iterator = iter(data)
+    if attempt > 0 and iterator is data:
+        raise PipelineError(
+            f"Source {node.name!r} cannot be read again ({node.origin})",
+            cause=f"a {type(data).__name__} gives its records only once, and the job has started again",
+            hint="pass a list, or a function that returns the iterator",
+        )
+    return iterator
+
+
+def _as_new(function: FunctionSpec, settings: RuntimeSettings) -> FunctionSpec:
+    """A source's function as the user made it: where the job may start again, each attempt reads a copy."""
+    if settings.restart.kind is RestartKind.NONE or isinstance(function.target, type):
+        return function
+    try:
+        return replace(function, target=copy.deepcopy(function.target))
+    except Exception:  # what cannot be copied is used as it is
+        return function
 
 
 def _framed(instance: BaseFunction, context: FunctionContext, records: Callable[[], Iterator[Any]]) -> Iterator[Any]:
