@@ -8,9 +8,16 @@ from sage.core.runtime.clock import Clock
 from sage.core.state.base import KeyedStateBackend, SnapshotRequest, StateSnapshot
 from sage.core.state.groups import group_range
 from sage.core.state.memory import MemoryKeyedState
+from sage.core.state.rocksdb import RocksKeyedState, RocksSettings
 
 Make = Callable[[pathlib.Path, int, int, Clock], KeyedStateBackend]
-BACKENDS: dict[str, Make] = {"memory": lambda folder, first, last, clock: MemoryKeyedState(first, last, clock)}
+SMALL = RocksSettings(dirty_rows=4, cached_rows=8, slice_rows=2)  # so that little data goes every way
+BACKENDS: dict[str, Make] = {
+    "memory": lambda folder, first, last, clock: MemoryKeyedState(first, last, clock),
+    "rocksdb": lambda folder, first, last, clock: RocksKeyedState(
+        first, last, folder=folder, clock=clock, settings=SMALL
+    ),
+}
 
 
 class HandClock:

@@ -269,6 +269,12 @@ class MemoryKeyedState:
         first, last = self._groups
         for folder, snapshot in snapshots:
             own = range(max(first, snapshot.groups[0]), min(last, snapshot.groups[1]) + 1)
+            if snapshot.backend == "rocksdb":
+                raise StateError(
+                    f"The checkpoint in {folder} was made by the backend rocksdb",
+                    cause="this job keeps its state in memory",
+                    hint="start with state.backend: rocksdb, and change the backend over a savepoint",
+                )
             self._restored.expect(snapshot.schema)
             for file in snapshot.files:
                 for table, group, block in GroupFileReader(folder / file).blocks(own):

@@ -125,7 +125,7 @@ operations = st.lists(
 
 
 @pytest.mark.parametrize("kind", BACKENDS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=operations)
 def test_a_map_is_a_dict_for_each_key(kind: str, steps: list[Any]) -> None:
     descriptor: Any = MapStateDescriptor("m")

@@ -6,7 +6,7 @@ import tempfile
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from tests.helpers.state_backends import BACKENDS, Store
@@ -141,10 +141,25 @@ class AgainstDict(RuleBasedStateMachine):
                 assert set(found) == {k for n, k, s in self.model if n == name and s == space}
 
 
-@pytest.mark.parametrize("kind", BACKENDS)
-def test_a_backend_is_a_dict_that_can_be_snapshot(kind: str) -> None:
+def compare(kind: str, examples: int) -> None:
     machine = type("Machine", (AgainstDict,), {"kind": kind})
-    run_state_machine_as_test(machine, settings=settings(max_examples=30, stateful_step_count=25, deadline=None))
+    checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    run_state_machine_as_test(
+        machine,
+        settings=settings(max_examples=examples, stateful_step_count=30, deadline=None, suppress_health_check=checks),
+    )
+
+
+@pytest.mark.parametrize(("kind", "examples"), [("memory", 25), ("rocksdb", 8)])
+def test_a_backend_is_a_dict_that_can_be_snapshot(kind: str, examples: int) -> None:
+    compare(kind, examples)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_a_backend_is_a_dict_in_many_more_ways(kind: str) -> None:
+    compare(kind, 60)
 
 
 @pytest.mark.parametrize("kind", BACKENDS)

@@ -1,0 +1,132 @@
+"""The rows of one table between a function and the database: what is dirty, what a snapshot is writing, what was read.
+
+A row is looked for in this order:
+
+    dirty    changed since the last write; the newest value
+    frozen   dirty at a barrier, being written by the snapshot in another thread
+    young    read or written lately        old    the generation before
+    the database
+
+`None` is a value here: the row does not exist. Values in `frozen` are copied before they are handed out, because what
+is done to them must not reach the snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from sage.core.state.copies import own_copy
+from sage.core.state.rocksdb.rows import RowCodec, decode
+
+__all__ = ["MISSING", "CachedRows"]
+
+MISSING: Any = object()
+_FIRST_LOOK = 1024
+
+
+class CachedRows:
+    """Rows by slot: a key, (key, namespace), or (key, namespace, entry)."""
+
+    __slots__ = ("_find", "_limit", "_max_bytes", "_row_bytes", "_row_of", "codec", "dirty", "frozen", "old", "young")
+
+    def __init__(
+        self,
+        codec: RowCodec,
+        row_of: Callable[[Any], bytes],
+        find: Callable[[bytes], bytes | None],
+        *,
+        limit: int,
+        max_bytes: int,
+    ) -> None:
+        self.codec = codec
+        self._row_of = row_of
+        self._find = find
+        self._limit = limit
+        self._max_bytes = max_bytes
+        self._row_bytes = 0.0
+        self.dirty: dict[Any, Any] = {}
+        self.frozen: dict[Any, Any] = {}
+        self.young: dict[Any, Any] = {}
+        self.old: dict[Any, Any] = {}
+
+    def get(self, slot: Hashable) -> Any:
+        """The value; None when there is none."""
+        value = self.dirty.get(slot, MISSING)
+        return self.get_clean(slot) if value is MISSING else value
+
+    def get_clean(self, slot: Hashable) -> Any:
+        """The value of a row that is not dirty."""
+        if self.frozen:
+            value = self.frozen.get(slot, MISSING)
+            if value is not MISSING:
+                return own_copy(value)
+        value = self.young.get(slot, MISSING)
+        if value is not MISSING:
+            return value
+        value = self.old.get(slot, MISSING)
+        if value is MISSING:
+            value = self._load(slot)
+        self.keep(slot, value)
+        return value
+
+    def put(self, slot: Hashable, value: Any) -> None:
+        """Set a value; None removes the row."""
+        self.dirty[slot] = value
+
+    def keep(self, slot: Hashable, value: Any) -> None:
+        """Remember a value that is in the database; the older half is let go of when there are too many."""
+        self.young[slot] = value
+        if len(self.young) >= self._limit:
+            self.old, self.young = self.young, {}
+
+    def freeze(self) -> None:
+        """Set what is dirty apart for a snapshot."""
+        assert not self.frozen, "one snapshot at a time"
+        self.frozen, self.dirty = self.dirty, {}
+
+    def written(self) -> None:
+        """The snapshot has written what was frozen."""
+        self.young.update(self.frozen)
+        self.frozen = {}
+        if len(self.young) >= self._limit:
+            self.old, self.young = self.young, {}
+
+    def not_written(self) -> None:
+        """The snapshot has not written it: it is dirty still."""
+        self.frozen.update(self.dirty)
+        self.dirty, self.frozen = self.frozen, {}
+
+    def take(self) -> tuple[Any, Any]:
+        """One dirty row, to be written now: the last that became dirty, so that rows changed often wait longest."""
+        slot, value = self.dirty.popitem()
+        self.keep(slot, value)
+        return slot, value
+
+    def newer(self, slot: Hashable) -> bool:
+        """Whether the database may be behind for that slot."""
+        return slot in self.dirty or slot in self.frozen
+
+    def encode(self, slot: Any, value: Any) -> tuple[bytes, bytes | None]:
+        """A row, and its value; None: to be deleted."""
+        row = self._row_of(slot)
+        if value is None:
+            return row, None
+        packed = self.codec.pack(row, slot, value)
+        self._row_bytes += (len(packed) - self._row_bytes) / 64
+        return row, packed
+
+    def shrink(self) -> None:
+        """Keep fewer rows when they have grown large: `limit` of them must not take more than `max_bytes`, packed."""
+        fitting = int(self._max_bytes / max(self._row_bytes, 1.0))
+        if fitting < len(self.young):
+            self.old, self.young = {}, {}
+        self._limit = max(_FIRST_LOOK, min(self._limit, fitting))
+
+    def _load(self, slot: Hashable) -> Any:
+        row = self._row_of(slot)
+        packed = self._find(row)
+        if packed is None:
+            return None
+        self._row_bytes += (len(packed) - self._row_bytes) / 64
+        return decode(row, packed)[1]

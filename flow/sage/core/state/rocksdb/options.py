@@ -1,0 +1,98 @@
+"""How the database is set up, and the only place that imports rocksdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sage.common.errors import StateError
+
+__all__ = ["RocksSettings", "check_installed", "open_database", "without_log", "write_batch"]
+
+
+@dataclass(frozen=True, slots=True)
+class RocksSettings:
+    """Sizes for each backend (one operator in one subtask), the block cache excepted: a process has one, in bytes.
+
+    `dirty_rows`: from here on rows are written in the background; four times as many make the task wait for a
+    checkpoint that is being written. `cached_rows`: rows kept unpacked, in each of two generations.
+    """
+
+    dirty_rows: int = 65_536
+    cached_rows: int = 262_144
+    cached_bytes: int = 64 << 20
+    slice_rows: int = 2_048
+    write_buffer: int = 16 << 20
+    block_cache: int = 64 << 20
+
+
+def check_installed() -> None:
+    """Raises StateError when rocksdict is missing."""
+    try:
+        import rocksdict  # noqa: F401
+    except ImportError as error:
+        raise StateError(
+            "The state backend rocksdb is not installed",
+            cause=str(error),
+            hint="pip install 'sage-stack[flow]', or set state.backend to memory",
+        ) from error
+
+
+@lru_cache(maxsize=4)
+def _block_cache(size: int) -> Any:
+    from rocksdict import Cache
+
+    return Cache(size)
+
+
+def open_database(path: Path, settings: RocksSettings, *, read_only: bool = False) -> Any:
+    """Open or make a database (a rocksdict.Rdict, of bytes). Raises StateError, with RocksDB's words."""
+    from rocksdict import AccessType, BlockBasedOptions, DBCompressionType, Options, Rdict
+
+    blocks = BlockBasedOptions()
+    blocks.set_bloom_filter(10, False)
+    blocks.set_block_cache(_block_cache(settings.block_cache))
+    blocks.set_cache_index_and_filter_blocks(True)
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_block_based_table_factory(blocks)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_write_buffer_size(settings.write_buffer)
+    options.set_max_background_jobs(2)
+    options.set_max_open_files(512)
+    options.set_keep_log_file_num(1)
+    options.set_stats_dump_period_sec(0)
+    options.set_is_fd_close_on_exec(True)
+    options.set_allow_concurrent_memtable_write(False)  # one thread writes at a time
+    try:
+        return (
+            Rdict(str(path), options, access_type=AccessType.read_only(False))
+            if read_only
+            else Rdict(str(path), options)
+        )
+    except Exception as error:  # rocksdict raises plain Exception
+        raise StateError(
+            f"The RocksDB state in {path} cannot be opened",
+            cause=str(error),
+            hint="restore from another checkpoint or savepoint",
+        ) from error
+
+
+def write_batch() -> Any:
+    """An empty batch."""
+    from rocksdict import WriteBatch
+
+    return WriteBatch(raw_mode=True)
+
+
+@lru_cache(maxsize=1)
+def without_log() -> Any:
+    """Options of writes that need no log: checkpoints are what survives a failure."""
+    from rocksdict import WriteOptions
+
+    options: Any = WriteOptions()
+    options.disable_wal = True  # a property; the package's types say a method
+    return options
