@@ -118,13 +118,15 @@ class DataStream(
         >>> seen
         [1, 3]
         """
+        origin = Origin.of_caller()
+        name = tag_name(tag, origin)
         if self._node.kind is not OperatorKind.OPERATOR:
             raise PipelineError(
-                f"{self._node.name!r} has no side outputs ({Origin.of_caller()})",
+                f"{self._node.name!r} has no side outputs ({origin})",
                 cause=f"a {self._node.kind} puts out one stream",
                 hint="use process(...), whose context has output(tag, value)",
             )
-        return DataStream(self._env, self._node, tag=tag_name(tag))
+        return DataStream(self._env, self._node, tag=name)
 
     def _unkeyed(self) -> DataStream[T]:
         return DataStream(self._env, self._node, tag=self._tag, partitioning=self._partitioning)

@@ -25,8 +25,12 @@ class OutputTag(Generic[T]):
             raise PipelineError("An OutputTag needs a name", cause=f"got {self.name!r:.80}")
 
 
-def tag_name(tag: OutputTag[T]) -> str:
-    """The name. Raises PipelineError for what is no OutputTag."""
-    if not isinstance(tag, OutputTag):
-        raise PipelineError(f"A side output is named by an OutputTag, got {tag!r:.80}", hint='OutputTag("late")')
+def tag_name(tag: OutputTag[T], where: object = None) -> str:
+    """The name. Raises PipelineError, with the place `where`, for what is no OutputTag."""
+    given: object = tag
+    if not isinstance(given, OutputTag):
+        place = "" if where is None else f" ({where})"
+        raise PipelineError(
+            f"A side output is named by an OutputTag, got {given!r:.80}{place}", hint='OutputTag("late")'
+        )
     return tag.name
