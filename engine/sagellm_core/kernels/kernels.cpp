@@ -1,5 +1,8 @@
 // The plain C face of the kernels: raw pointers in, nothing thrown out. Compiled on first use; see layers/cpu/library.py.
 #include <new>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "decoder.h"
 
@@ -10,6 +13,19 @@ namespace {
 V read(const void* from, int type, long index, long count) {
     if (type == F32) return load(static_cast<const float*>(from) + index, count);
     return widen(static_cast<const uint16_t*>(from) + index, count);
+}
+
+constexpr long RELEASED = 4 << 20;  // bytes that are given back at once
+
+// The whole pages of some memory, whose content is lost.
+void give_back(const char* from, long bytes) {
+#if defined(__linux__)
+    const uintptr_t page = sysconf(_SC_PAGESIZE), at = reinterpret_cast<uintptr_t>(from);
+    const uintptr_t first = (at + page - 1) / page * page, last = (at + bytes) / page * page;
+    if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+#else
+    (void)from, (void)bytes;
+#endif
 }
 
 template <class Body> int guarded(Body&& body) {
@@ -61,16 +77,20 @@ int64_t sage_compact_bytes(const Matrix* m, const void* source, int threads) {
     return m->panels() * m->panel_bytes() + outside * long(sizeof(Odd));
 }
 
-// From rows (outputs, inputs) of float32 or bfloat16.
-int sage_pack(const Matrix* m, const void* source, int source_type, int threads) {
+// From rows (outputs, inputs) of float32 or bfloat16. `release`: the source of a compact matrix, which nobody will read
+// again, is given back to the system while it is packed.
+int sage_pack(const Matrix* m, const void* source, int source_type, int release, int threads) {
     return guarded([&] {
         std::atomic<long> listed{0};
+        const long bytes = PANEL * m->inputs * 2, piece = m->type == COMPACT ? std::max(1L, RELEASED / bytes) : 1;
         Pool::the().run(threads, 2, [&](Team& team) {
-            team.share(m->panels(), 1, [&](long from, long to) {
+            team.share(m->panels(), piece, [&](long from, long to) {
                 for (long panel = from; panel < to; panel++) {
                     if (m->type == COMPACT) pack_panel_compact(*m, panel, source, listed);
                     else pack_panel(*m, panel, source, source_type);
                 }
+                const long last = std::min(to * bytes, long(m->outputs * m->inputs * 2));
+                if (release && m->type == COMPACT) give_back(static_cast<const char*>(source) + from * bytes, last - from * bytes);
             });
         });
     });

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 
 import pytest
@@ -73,6 +74,20 @@ def test_special_values_survive() -> None:
 def test_a_matrix_takes_three_quarters_of_its_bytes() -> None:
     weight = normal(320, 896)
     assert packed(weight, Type.COMPACT).memory.nbytes < 0.76 * weight.nbytes
+
+
+@needs_kernels
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is given back on Linux")
+def test_the_source_is_given_back_unless_it_has_to_stay() -> None:
+    library = kernels()
+    assert library is not None
+    rows = normal(4096, 512)
+    given, kept = rows.clone(), rows.clone()
+    for weight, in_place in ((given, True), (kept, False)):
+        op = PackedLinear(library, weight, None, Type.COMPACT, 1, in_place=in_place)
+        assert torch.equal(bits(op.rows(torch.arange(4096))), bits(rows))
+    assert torch.equal(kept, rows)
+    assert int((given == 0).sum()) > 0.9 * given.numel()
 
 
 @needs_kernels

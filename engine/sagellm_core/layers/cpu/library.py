@@ -129,7 +129,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "sage_features": (c_int, []),
     "sage_matrix_bytes": (c_int64, [POINTER(Matrix)]),
     "sage_compact_bytes": (c_int64, [POINTER(Matrix), c_void_p, c_int]),
-    "sage_pack": (c_int, [POINTER(Matrix), c_void_p, c_int, c_int]),
+    "sage_pack": (c_int, [POINTER(Matrix), c_void_p, c_int, c_int, c_int]),
     "sage_embed": (c_int, [POINTER(Matrix), c_void_p, c_int64, c_void_p, c_int]),
     "sage_linear": (c_int, [POINTER(Matrix), c_void_p, c_int, c_int64, c_int64, c_void_p, c_int, c_int]),
     "sage_attend": (

@@ -18,9 +18,10 @@ _LARGE = 1 << 18
 class PackedLinear:
     """`x @ weight.T + bias` for a weight (outputs, inputs), float32 or bfloat16, kept as `kind`.
 
-    A matrix of whole panels that keeps its type is packed in its own memory: `weight` is then no longer rows. Where
-    `kind` is COMPACT and that saves nothing, or cannot be, it becomes BF16. A row of the result does not depend on the
-    other rows, and is the same bits in both.
+    A matrix of whole panels that keeps its type is packed in its own memory, and that of a compact one is given back to
+    the system while it is packed: `weight` is then no longer rows, but for `in_place` false. Where COMPACT saves too
+    little, or cannot be, the matrix becomes BF16. A row of the result does not depend on the others, and is the same
+    bits in both.
     """
 
     def __init__(
@@ -51,7 +52,8 @@ class PackedLinear:
         self._last: weakref.ref[Tensor] | None = None
         self._buffer = torch.empty(0)
         self.matrix.data = self.memory.data_ptr()
-        check(library.sage_pack(byref(self.matrix), source.data_ptr(), TYPES[weight.dtype], threads))
+        release = in_place or source is not weight
+        check(library.sage_pack(byref(self.matrix), source.data_ptr(), TYPES[weight.dtype], release, threads))
 
     def __call__(self, x: Tensor) -> Tensor:
         """(rows, inputs) float32 or bfloat16 to (rows, outputs) of the same type."""
