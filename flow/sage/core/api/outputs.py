@@ -26,13 +26,18 @@ class OutputsMixin(Stream[T]):
 
     def sink(
         self,
-        function: Callable[[T], object] | SinkFunction[T] | type[SinkFunction[T]] | BaseFunction | type[BaseFunction],
+        function: Callable[[T], object]
+        | SinkFunction[T]
+        | type[SinkFunction[T]]
+        | BaseFunction
+        | type[BaseFunction]
+        | Sink[T],
         *,
         name: str | None = None,
         parallelism: int | None = None,
         uid: str | None = None,
     ) -> DataStreamSink:
-        """End the stream: hand every record to a function. What it returns is ignored.
+        """End the stream: hand every record to a function (what it returns is ignored), or to a connector as `sink_to`.
 
         >>> from sage.core.api import LocalEnvironment
         >>> env, seen = LocalEnvironment("example"), []
@@ -41,6 +46,8 @@ class OutputsMixin(Stream[T]):
         >>> seen
         [1, 2]
         """
+        if isinstance(function, Sink):
+            return self.sink_to(function, name=name, parallelism=parallelism, uid=uid)
         chosen: Any = PrintSink("") if function is builtins.print else function
         return DataStreamSink(self._env, self._add(OperatorKind.SINK, chosen, name, parallelism, uid))
 

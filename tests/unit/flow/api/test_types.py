@@ -124,7 +124,8 @@ def test_mypy_finds_wrong_pipelines(tmp_path: pathlib.Path) -> None:
     """The good file passes; in the bad one every line has its error."""
     (tmp_path / "good.py").write_text(HEAD + GOOD)
     (tmp_path / "bad.py").write_text(HEAD + "\n".join(line for line, _, _ in BAD) + "\n")
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache", "--follow-imports=silent"]
+    cache = str(tmp_path / "cache")
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", cache, "--follow-imports=silent"]
     done = subprocess.run([*command, "good.py", "bad.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     errors: dict[int, str] = {}
     for file, number, rest in re.findall(r"^(\S+\.py):(\d+): error: (.*)$", done.stdout, re.MULTILINE):
