@@ -16,6 +16,7 @@ from sage.core.api.connected import (
     ConnectedStreams,
     KeyedConnectedStreams,
 )
+from sage.core.api.feedback import FeedbackMixin
 from sage.core.api.keyed import KeyedMixin
 from sage.core.api.output_tag import OutputTag, tag_name
 from sage.core.api.outputs import OutputsMixin
@@ -34,7 +35,13 @@ K = TypeVar("K", bound=Hashable)
 
 
 class DataStream(
-    TransformationsMixin[T], ColumnsMixin[T], TimedMixin[T], PartitioningMixin[T], OutputsMixin[T], Generic[T]
+    TransformationsMixin[T],
+    ColumnsMixin[T],
+    TimedMixin[T],
+    PartitioningMixin[T],
+    OutputsMixin[T],
+    FeedbackMixin[T],
+    Generic[T],
 ):
     """A stream of records of type T.
 

@@ -22,14 +22,15 @@ from sage.core.graph.explain import explained
 from sage.core.graph.logical import LogicalGraph
 from sage.core.graph.origin import Origin
 from sage.core.graph.plan import PhysicalPlan, build_plan
-from sage.core.graph.source import SourceSpec
+from sage.core.graph.source import SourceKind, SourceSpec
 from sage.core.graph.spec import OperatorKind, checked_parallelism
 from sage.core.runtime import session
 from sage.core.runtime.dead_letters import on_error
 from sage.core.runtime.local.job import LocalJob
-from sage.core.runtime.local.start import dead_letters, job_checkpoints, tell_start
+from sage.core.runtime.local.start import dead_letters, job_checkpoints, state_folder, tell_start
 from sage.core.runtime.local.wiring import JobContext
 from sage.core.runtime.services import ServiceRegistry
+from sage.core.runtime.states import ConfiguredStates
 
 if TYPE_CHECKING:
     from sage.core.api.columns.stream import ColumnStream
@@ -107,6 +108,14 @@ class LocalEnvironment:
         """
         origin = Origin.of_caller()
         return self._source(SourceSpec.any(source, origin), name or "from_source", parallelism, origin)
+
+    def from_future(self, name: str) -> DataStream[Any]:
+        """A stream that is filled later, by `stream.fill_future(...)`, with what comes out of it: see there."""
+        origin = Origin.of_caller()
+        spec = SourceSpec(SourceKind.FUTURE, True, name)
+        if any(node.source == spec for node in self._graph.nodes):
+            raise PipelineError(f"There are two futures {name!r} ({origin})", hint="give each its own name")
+        return self._source(spec, name, 1, origin)
 
     def from_columns(self, data: Any, *, batch_size: int = 65_536, name: str | None = None) -> ColumnStream:
         """Columnar data: a mapping of names to equally long lists, a `pyarrow.Table`, or Arrow record batches.
@@ -211,10 +220,22 @@ class LocalEnvironment:
         chosen = self._graph.component(wanted) if wanted else {node.index for node in self._graph.nodes}
         chosen -= self._submitted
         plan = build_plan(self._graph, chosen, self.parallelism, chaining=self._settings.chaining)
+        self._refuse_unfilled(chosen)
         self._submitted |= chosen
         for node in plan.dangling():
             session.warn(f"the records of {node.name!r} ({node.origin}) go nowhere: end it with .print() or .sink(...)")
         return plan
+
+    def _refuse_unfilled(self, chosen: set[int]) -> None:
+        filled = {future for _, future in self._graph.feedback}
+        for node in self._graph.nodes:
+            future = node.source is not None and node.source.kind is SourceKind.FUTURE
+            if node.index in chosen and future and node.index not in filled:
+                raise PipelineError(
+                    f"Nothing fills the future {node.name!r} ({node.origin})",
+                    cause="it would wait for ever",
+                    hint="call fill_future(...) with it on a stream, before submit()",
+                )
 
     def _job(self, plan: PhysicalPlan) -> LocalJob:
         running = session.current()
@@ -230,6 +251,7 @@ class LocalEnvironment:
             aborted=threading.Event(),
             owner=self,
             identity=checkpoints.identity,
+            states=ConfiguredStates(settings.state, state_folder(checkpoints)),
             on_error=on_error(settings, dead_letters(checkpoints)),
         )
         path = Path(self._origin.file)

@@ -68,9 +68,10 @@ class LogicalNode:
 
 @dataclass(slots=True)
 class LogicalGraph:
-    """Nodes only ever refer to earlier ones, so their order is topological."""
+    """Nodes only ever refer to earlier ones, so their order is topological; what goes back stands in `feedback`."""
 
     nodes: list[LogicalNode] = field(default_factory=list)
+    feedback: list[tuple[int, int]] = field(default_factory=list)  # ends of loops, and the futures that they fill
 
     def add(
         self,
@@ -115,6 +116,9 @@ class LogicalGraph:
             for edge in node.inputs:
                 neighbours[node.index].add(edge.source)
                 neighbours[edge.source].add(node.index)
+        for end, future in self.feedback:
+            neighbours[end].add(future)
+            neighbours[future].add(end)
         found: set[int] = set()
         waiting = list(indices)
         while waiting:

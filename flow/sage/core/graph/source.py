@@ -24,6 +24,7 @@ class SourceKind(StrEnum):
     ITERABLE = "iterable"  # iterated once, may wait
     FACTORY = "factory"  # called once, returns an iterable
     FUNCTION = "function"  # called once a record, until StopSignal
+    FUTURE = "future"  # the beginning of a loop: its name
     CONNECTOR = "connector"  # a `sage.core.connectors.base.Source`: splits with positions
 
 
@@ -79,6 +80,8 @@ class SourceSpec:
             return self.function.label()
         if self.kind is SourceKind.COLLECTION:
             return f"{len(self.data):,} record{'' if len(self.data) == 1 else 's'}"
+        if self.kind is SourceKind.FUTURE:
+            return "what comes back"
         if self.kind is SourceKind.CONNECTOR:
             return type(self.data).__name__
         return describe(self.data)

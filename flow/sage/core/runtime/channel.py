@@ -26,6 +26,7 @@ from sage.core.runtime.events import (
     Item,
     JobAborted,
     LatencyMarker,
+    LoopProbe,
     StreamStatus,
     Watermark,
 )
@@ -68,6 +69,8 @@ class InputGate:
         self._restored: deque[tuple[int, Batch]] = deque()
         self._valve = WatermarkValve(senders)
         self._combined: deque[ControlEvent] = deque()
+        self._probe: LoopProbe | None = None
+        self._probed: set[int] = set()
 
     @property
     def depth(self) -> int:
@@ -204,6 +207,10 @@ class InputGate:
             return self._valve.changed(sender, event.idle)
         if isinstance(event, LatencyMarker):
             return [event]
+        if isinstance(event, LoopProbe):
+            self._probe = event
+            self._probed.add(sender)
+            return self._probed_by_all()
         if isinstance(event, Barrier):
             return [*self._alignment.delivered(sender, event)]
         return self._end(sender, event)
@@ -214,4 +221,12 @@ class InputGate:
         aligned = self._alignment.ended(sender)
         if len(self._ended) == len(self._queues):
             return [*aligned, EndOfStream(self._drained)]
-        return [*aligned, *self._valve.ended(sender)]
+        return [*aligned, *self._valve.ended(sender), *self._probed_by_all()]
+
+    def _probed_by_all(self) -> list[ControlEvent]:
+        """A probe holds up nothing; it comes out when it has come in from all that have not ended."""
+        if self._probe is None or len(self._probed | self._ended) < len(self._queues):
+            return []
+        probe, self._probe = self._probe, None
+        self._probed.clear()
+        return [probe]

@@ -119,8 +119,8 @@ class SubtaskCheckpoints:
         def captured(records: Captured) -> None:
             self.access.run_async(lambda: self._write(barrier, parts, answer, records))
 
-        overtook = barrier.unaligned and self._gate is not None
-        if not (overtook and self._gate is not None and self._gate.when_captured(barrier.checkpoint_id, captured)):
+        gate = self._gate if barrier.unaligned or getattr(self._gate, "captures", False) else None
+        if gate is None or not gate.when_captured(barrier.checkpoint_id, captured):
             captured([])
 
     def aborted(self, checkpoint_id: int) -> None:

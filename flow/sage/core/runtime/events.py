@@ -22,6 +22,7 @@ __all__ = [
     "Item",
     "JobAborted",
     "LatencyMarker",
+    "LoopProbe",
     "StreamStatus",
     "Watermark",
 ]
@@ -83,6 +84,13 @@ class LatencyMarker:
     subtask: int
 
 
+@dataclass(slots=True, frozen=True)
+class LoopProbe:
+    """Goes round feedback edges to find out whether anything is left in them. `round` grows."""
+
+    round: int
+
+
 class CheckpointKind(enum.StrEnum):
     """What a barrier asks for. A savepoint is complete in itself and is never removed by the engine. Those that stop:
     sources give no more records after the barrier, and the job ends when it is complete."""
@@ -118,7 +126,7 @@ class Barrier:
     path: str = ""
 
 
-ControlEvent: TypeAlias = EndOfStream | Watermark | StreamStatus | LatencyMarker | Barrier
+ControlEvent: TypeAlias = EndOfStream | Watermark | StreamStatus | LatencyMarker | LoopProbe | Barrier
 Item: TypeAlias = Batch | ControlEvent
 
 

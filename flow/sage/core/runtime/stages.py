@@ -14,7 +14,15 @@ from typing import Any
 
 from sage.core.graph.plan import PhysicalOperator
 from sage.core.graph.spec import OperatorKind
-from sage.core.runtime.events import FINAL_WATERMARK, NO_WATERMARK, Batch, ControlEvent, StreamStatus, Watermark
+from sage.core.runtime.events import (
+    FINAL_WATERMARK,
+    NO_WATERMARK,
+    Batch,
+    ControlEvent,
+    LoopProbe,
+    StreamStatus,
+    Watermark,
+)
 from sage.core.runtime.mailbox import Mailbox
 from sage.core.runtime.meter import Meter
 from sage.core.runtime.operators.base import Operator, OperatorContext
@@ -187,6 +195,10 @@ class OperatorStage(Stage):
             self.drain()
             if idle is not None:
                 self.forward(StreamStatus(idle))
+        elif isinstance(event, LoopProbe):
+            self._wait(lambda: self.operator.pending == 0)
+            self.operator.on_probe()
+            self.forward(event)
         else:
             self.forward(event)
 

@@ -25,6 +25,7 @@ from sage.core.runtime.checkpointing import CheckpointAccess, SubtaskCheckpoints
 from sage.core.runtime.clock import Clock, SystemClock
 from sage.core.runtime.events import Batch, Item
 from sage.core.runtime.failure import OnError
+from sage.core.runtime.feedback import FeedbackFactory, FeedbackInput, FeedbackLoops, FeedbackOperator
 from sage.core.runtime.inputs import CollectionInput, ReaderInput, RecordCount, calls
 from sage.core.runtime.mailbox import Mailbox
 from sage.core.runtime.meter import Meter
@@ -41,7 +42,7 @@ __all__ = ["JobContext", "wire"]
 
 _SLICES = 4  # how many full buffers a task may take from its source at once, where that is quick
 
-SourceInput: TypeAlias = CollectionInput | ReaderInput | SplitInput
+SourceInput: TypeAlias = FeedbackInput | CollectionInput | ReaderInput | SplitInput
 
 
 @dataclass(slots=True, frozen=True)
@@ -66,8 +67,11 @@ class JobContext:
 def wire(plan: PhysicalPlan, job: JobContext) -> tuple[list[Task], list[InputGate]]:
     """All subtasks of the plan, in topological order, and the gates between them."""
     gates = _gates(plan, job)
+    loops = FeedbackLoops()
     tasks = [
-        _Subtask(plan, task, number, gates, job).build() for task in plan.tasks for number in range(task.parallelism)
+        _Subtask(plan, task, number, gates, job, loops).build()
+        for task in plan.tasks
+        for number in range(task.parallelism)
     ]
     return tasks, list(gates.values())
 
@@ -127,8 +131,15 @@ class _Subtask:
     """Builds one subtask."""
 
     def __init__(
-        self, plan: PhysicalPlan, task: TaskPlan, number: int, gates: dict[tuple[int, int], InputGate], job: JobContext
+        self,
+        plan: PhysicalPlan,
+        task: TaskPlan,
+        number: int,
+        gates: dict[tuple[int, int], InputGate],
+        job: JobContext,
+        loops: FeedbackLoops,
     ) -> None:
+        self._loops = loops
         self._plan = plan
         self._task = task
         self._number = number
@@ -177,7 +188,7 @@ class _Subtask:
         if access is None:
             return None
         position = None if isinstance(source, GateInput) else source
-        gate = self._gates.get((self._task.index, self._number))
+        gate = source if isinstance(source, FeedbackInput) else self._gates.get((self._task.index, self._number))
         return SubtaskCheckpoints(self._task.index, self._number, chain.operators, access, position, gate)
 
     def _input(self, head: ChainOperator) -> GateInput | SourceInput:
@@ -187,6 +198,8 @@ class _Subtask:
             assert gate is not None, "a task without a source has an input"
             return GateInput(gate)
         assert head.operator_state is not None, "every operator has a store"
+        if source.kind is SourceKind.FUTURE:
+            return self._feedback(str(source.data))
         count = RecordCount(head.operator_state, self._number, self._task.parallelism)
         if source.kind is SourceKind.CONNECTOR:
             return SplitInput(source.data, self._reader_context, head.operator_state, self._job.stopping.is_set)
@@ -200,6 +213,13 @@ class _Subtask:
             aborted=self._job.aborted,
             count=None if source.kind is SourceKind.FUNCTION and not source.bounded else count,
         )
+
+    def _feedback(self, name: str) -> FeedbackInput:
+        """The beginning of a loop, with what was on its way back when the checkpoint was made."""
+        beginning = FeedbackInput(self._loops.loop(name), self._job.stopping, self._job.aborted)
+        parts = self._job.states.in_flight(self._task.head.node.uid)
+        beginning.restore(deal(parts, self._number, self._task.parallelism, lambda port, batch: None))
+        return beginning
 
     def _reader_context(self, wake: Callable[[], None]) -> ReaderContext:
         stopping = self._job.stopping.is_set
@@ -220,6 +240,9 @@ class _Subtask:
         operator = ChainOperator(plan, keyed=state.keyed, operator_state=state.operator)
         if plan.node.factory is not None:
             operator.operator = plan.node.factory()
+            if isinstance(plan.node.factory, FeedbackFactory) and isinstance(operator.operator, FeedbackOperator):
+                operator.operator.loop = self._loops.loop(plan.node.factory.name)
+                operator.operator.loop.ends += 1
             operator.operator_context = self._operator_context(plan, state)
         else:
             function = plan.node.function

@@ -114,6 +114,14 @@ class Operator:
         """All inputs have become idle, or no longer are. Returns the status for those downstream; None: none now."""
         return idle
 
+    @property
+    def pending(self) -> int:
+        """Records that this operator has in work in other threads, and will emit by itself."""
+        return 0
+
+    def on_probe(self) -> None:
+        """A LoopProbe has come by: everything in front of it has been processed."""
+
     def flush(self) -> None:
         """The stream pauses, or `buffer.timeout` is over: write out what is held back only to make fewer calls."""
 
