@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from sage.core.runtime.clock import Clock
 from sage.core.runtime.events import Batch
+from sage.core.runtime.settings import StateSettings
 from sage.core.state.base import KeyedStateBackend, OperatorStateBackend
+from sage.core.state.configured import keyed_backend, remove_leftovers
 from sage.core.state.groups import group_range
 from sage.core.state.memory import MemoryKeyedState
 from sage.core.state.operator_state import OperatorState
 
-__all__ = ["MemoryStates", "OperatorStates", "StateProvider"]
+__all__ = ["ConfiguredStates", "MemoryStates", "OperatorStates", "StateProvider"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -49,3 +53,19 @@ class MemoryStates:
     def finished(self, operator_id: str) -> bool:
         """Never."""
         return False
+
+
+class ConfiguredStates(MemoryStates):
+    """Empty stores of the backend that the settings name. Disk backends work in `folder`, which is made if need be."""
+
+    def __init__(self, settings: StateSettings, folder: Path, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._folder = Path(settings.directory).expanduser() if settings.directory is not None else folder
+        self._clock = clock
+        if settings.backend != "memory":
+            remove_leftovers(self._folder)
+
+    def open(self, operator_id: str, subtask: int, parallelism: int, *, keyed: bool) -> OperatorStates:
+        """See StateProvider. Raises StateError when the backend is not installed."""
+        backend = keyed_backend(self._settings, self._folder, subtask, parallelism, self._clock) if keyed else None
+        return OperatorStates(backend, OperatorState())

@@ -94,6 +94,7 @@ class Task:
         self._functions = functions
         self._sinks = [_Sink(f.instance, f) for f in functions if isinstance(f.instance, SinkFunction)]
         self._flushed = [stage for stage in chain.operator_stages if type(stage.operator).flush is not Operator.flush]
+        self._keyed = [operator.keyed for operator in chain.operators if operator.keyed is not None]
         self._slice = 1
         self._slice_limit = slice_limit
         self._timeout = timeout
@@ -182,6 +183,7 @@ class Task:
             self._barrier(self._draining)
         else:
             self._control(item)
+            self._write_state()
             if isinstance(item, EndOfStream):
                 self._conclude()
 
@@ -233,6 +235,7 @@ class Task:
             part = batch if whole else batch.cut(position, position + self._slice)
             started = self.busy_since = time.monotonic()
             self.chain.run(part, port)
+            self._write_state()
             self._flush_due()
             self.busy_since = None
             ended = time.monotonic()
@@ -243,6 +246,11 @@ class Task:
             if ended >= self._next_marker:
                 self._mark(ended)
             position += len(part.records)
+
+    def _write_state(self) -> None:
+        """A bounded part of what is dirty in state on disk."""
+        for keyed in self._keyed:
+            keyed.flush_slice()
 
     def _mark(self, now: float) -> None:
         """Send a latency marker behind the records so far."""
@@ -356,6 +364,8 @@ class Task:
                 stage.operator.close()
             except BaseException as error:
                 failed = failed or _in_phase(stage.operators[0].plan, error, "close")
+        for keyed in self._keyed:
+            keyed.close()
         return failed
 
     def _in_phase(self, function: OpenFunction, error: BaseException, phase: str) -> PipelineError:

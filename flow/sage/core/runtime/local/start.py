@@ -12,7 +12,7 @@ from sage.core.runtime import session
 from sage.core.runtime.local.checkpoints import JobCheckpoints
 from sage.core.runtime.settings import CheckpointSettings
 
-__all__ = ["dead_letters", "job_checkpoints", "tell_start"]
+__all__ = ["dead_letters", "job_checkpoints", "state_folder", "tell_start"]
 
 
 def job_checkpoints(name: str, origin: Origin, settings: CheckpointSettings, number: int) -> JobCheckpoints:
@@ -31,6 +31,11 @@ def job_checkpoints(name: str, origin: Origin, settings: CheckpointSettings, num
 def dead_letters(checkpoints: JobCheckpoints) -> Path:
     """Where the job's dead letters go when the settings name no place: `.sage/dead-letters/<identity>.jsonl`."""
     return checkpoints.folder.root.parent.parent / "dead-letters" / f"{checkpoints.identity}.jsonl"
+
+
+def state_folder(checkpoints: JobCheckpoints) -> Path:
+    """Where state backends on disk work when the settings name no place: `.sage/state/`."""
+    return checkpoints.folder.root.parent.parent / "state"
 
 
 def tell_start(name: str, checkpoints: JobCheckpoints) -> None:

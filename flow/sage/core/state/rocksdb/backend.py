@@ -13,6 +13,7 @@ import itertools
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,8 @@ class RocksKeyedState:
         if self._freeze is not None:
             self._freeze.link()
             self._retire()
+        if not self.settings.incremental:
+            request = replace(request, previous=None)
         for rows in self._stores:
             rows.freeze()
         self._freeze = Freeze(self._write_frozen, request.folder / "db")
@@ -245,13 +248,15 @@ class RocksKeyedState:
     @property
     def size(self) -> int:
         """See KeyedStateBackend."""
+        if self._opened is None:
+            return 0
         names = ("rocksdb.estimate-live-data-size", "rocksdb.cur-size-all-mem-tables")
         return sum(self._db.property_int_value(name) or 0 for name in names)
 
     def close(self) -> None:
-        """See KeyedStateBackend; waits for a snapshot that is writing rows at the moment."""
+        """See KeyedStateBackend; a snapshot that was begun, and not given up, gets its rows before."""
         if self._freeze is not None:
-            self._freeze.abandon()
+            self._freeze.link()
         if self._opened is not None:
             self._opened.close()
             self._opened = None

@@ -17,7 +17,8 @@ class RocksSettings:
     """Sizes for each backend (one operator in one subtask), the block cache excepted: a process has one, in bytes.
 
     `dirty_rows`: from here on rows are written in the background; four times as many make the task wait for a
-    checkpoint that is being written. `cached_rows`: rows kept unpacked, in each of two generations.
+    checkpoint that is being written. `cached_rows`: rows kept unpacked, in each of two generations, `cached_bytes` of
+    them packed at most. `incremental`: a checkpoint names the files that the one before it has already.
     """
 
     dirty_rows: int = 65_536
@@ -26,6 +27,7 @@ class RocksSettings:
     slice_rows: int = 2_048
     write_buffer: int = 16 << 20
     block_cache: int = 64 << 20
+    incremental: bool = True
 
 
 def check_installed() -> None:
