@@ -17,7 +17,7 @@ from sage.core.graph.spec import FunctionSpec, OperatorKind, Partitioning
 __all__ = ["PhysicalEdge", "PhysicalOperator", "PhysicalPlan", "TaskPlan", "build_plan"]
 
 MAX_FUSED = 64  # operators in one generated function
-MAX_LOOPS = 12  # nested loops in it (flat_map, process); Python allows 20 blocks
+MAX_LOOPS = 12  # nested loops in it (flat_map); Python allows 20 blocks
 
 
 @dataclass(slots=True)
@@ -141,7 +141,8 @@ class _Builder:
             edge = node.inputs[0]
             task, parent = self._placed[edge.source]
             operator.tag = edge.tag
-            operator.loops = parent.loops + (node.kind in _LOOPING)
+            if node.factory is None:  # else its children begin a function of their own
+                operator.loops = parent.loops + (node.kind is OperatorKind.FLAT_MAP)
             parent.children.append(operator)
             _read(parent, edge)
         else:
@@ -167,9 +168,6 @@ class _Builder:
         self.edges.append(physical)
         parent.outputs.append(physical.index)
         _read(parent, edge)
-
-
-_LOOPING = frozenset({OperatorKind.FLAT_MAP, OperatorKind.PROCESS})
 
 
 def _keys(node: LogicalNode) -> list[FunctionSpec | None]:

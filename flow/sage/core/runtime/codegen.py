@@ -32,7 +32,7 @@ from sage.core.state.base import StateTable
 
 __all__ = ["COUNTED", "Loop", "Member", "Version", "namespace"]
 
-COUNTED = frozenset({OperatorKind.FILTER, OperatorKind.FLAT_MAP, OperatorKind.PROCESS})
+COUNTED = frozenset({OperatorKind.FILTER, OperatorKind.FLAT_MAP})
 
 
 class Member:
@@ -49,19 +49,6 @@ class Nothing(enum.Enum):
     """How a reduce keeps the result None, which in state means: no value."""
 
     NOTHING = "nothing"
-
-
-class RecordBuffer(list[Any]):
-    """What a ProcessFunction puts out for one record."""
-
-    __slots__ = ()
-    collect = list.append
-
-    def drain(self) -> list[Any]:
-        """The records so far; the buffer is empty afterwards."""
-        records = self[:]
-        self.clear()
-        return records
 
 
 def namespace(
@@ -81,8 +68,7 @@ def namespace(
         names["copy"] = copied
     for member in members:
         index, operator = member.index, member.operator
-        names |= {f"f{index}": operator.call, f"k{index}": operator.key, f"x{index}": operator.context}
-        names |= {f"kb{index}": operator.keyed, f"o{index}": RecordBuffer()}
+        names |= {f"f{index}": operator.call, f"k{index}": operator.key, f"kb{index}": operator.keyed}
     for index, table in tables.items():
         names |= {f"g{index}": table.get, f"p{index}": table.put, f"d{index}": getattr(table, "direct", None)}
     for number, target in enumerate(targets):
@@ -183,7 +169,7 @@ class Loop:
                 self._line(indent, f"kb{index}.key = key")
         write = getattr(self, f"_{operator.kind}")
         result, indent = write(operator, index, value, indent)
-        amplified = amplified or operator.kind in (OperatorKind.FLAT_MAP, OperatorKind.PROCESS)
+        amplified = amplified or operator.kind is OperatorKind.FLAT_MAP
         handed = f"copy({result})" if self._copies else result
         for target in member.targets:
             self._line(indent, f"e{target}({handed})", (index, False, value))
@@ -222,14 +208,6 @@ class Loop:
         self._call(indent, f"r{index} = many(f{index}({value}))", index, value)
         records = f"sampled(r{index}, times, {index})" if self._clocked else f"r{index}"
         self._line(indent, f"for v{index} in {records}:", (index, False, value))
-        self._line(indent + 1, f"n{index} += 1")
-        return f"v{index}", indent + 1
-
-    def _process(self, operator: ChainOperator, index: int, value: str, indent: int) -> tuple[str, int]:
-        if operator.key is not None:
-            self._line(indent, f"x{index}.key = key")
-        self._call(indent, f"f{index}({value}, x{index}, o{index})", index, value)
-        self._line(indent, f"for v{index} in o{index}.drain():")
         self._line(indent + 1, f"n{index} += 1")
         return f"v{index}", indent + 1
 

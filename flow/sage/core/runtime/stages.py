@@ -47,7 +47,6 @@ class ChainOperator:
     plan: PhysicalOperator
     call: Callable[..., Any] | None = None
     key: Callable[[Any], Any] | None = None
-    context: Any = None
     operator: Operator | None = None
     operator_context: OperatorContext | None = None
     keyed: KeyedStateBackend | None = None

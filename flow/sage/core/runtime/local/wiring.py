@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 from sage.common.errors import PipelineError
 from sage.core.api.function.base_function import BaseFunction, FunctionContext
-from sage.core.api.function.functions import ProcessContext
 from sage.core.api.function.service_calls import ServiceProvider
 from sage.core.checkpoint.in_flight import deal
 from sage.core.connectors.base import ReaderContext
@@ -249,8 +248,6 @@ class _Subtask:
             bound = self._bound(plan, function, state) if function is not None else BoundFunction(_nobody, None)
             operator.call, operator.stateful = bound.call, bound.instance is not None
             operator.key = self._bound(plan, plan.key, state).call if plan.key is not None else None
-            if plan.node.kind is OperatorKind.PROCESS:
-                operator.context = ProcessContext(self._context(plan, state))
         for number in plan.outputs:
             self._edges[number] = self._output(plan, self._plan.edges[number])
         operator.children.extend(self._operator(child) for child in plan.children)
