@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sage.common.errors import PipelineError
 from sage.core.api.stream import Stream
-from sage.core.api.time import WatermarkStrategy
-from sage.core.api.windowed import WindowedStream
-from sage.core.api.windows.assigners import GlobalWindows, WindowAssigner
-from sage.core.api.windows.evictors import CountEvictor
-from sage.core.api.windows.triggers import CountTrigger, PurgingTrigger
-from sage.core.api.windows.types import GlobalWindow, is_count
 from sage.core.graph.origin import Origin
 from sage.core.graph.spec import FunctionSpec, OperatorKind
-from sage.core.runtime.operators.watermarks import WatermarkFactory
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # pipelines without windows do not pay for importing them
     from sage.core.api.datastream import DataStream
+    from sage.core.api.time import WatermarkStrategy
+    from sage.core.api.windowed import WindowedStream
+    from sage.core.api.windows.assigners import WindowAssigner
+    from sage.core.api.windows.types import GlobalWindow
 
 __all__ = ["KeyedWindowsMixin", "TimedMixin"]
 
@@ -52,6 +49,9 @@ class TimedMixin(Stream[T]):
         1000
         2000
         """
+        from sage.core.api.time import WatermarkStrategy
+        from sage.core.runtime.operators.watermarks import WatermarkFactory
+
         if not isinstance(strategy, WatermarkStrategy):
             raise PipelineError(
                 f"assign_timestamps_and_watermarks needs a WatermarkStrategy ({Origin.of_caller()})",
@@ -76,6 +76,7 @@ class TimedMixin(Stream[T]):
         12
         """
         from sage.core.api.datastream import KeyedStream
+        from sage.core.api.windowed import WindowedStream
 
         spec = FunctionSpec.checked(_no_key, OperatorKind.KEY_BY, Origin.of_caller())
         keyed: KeyedStream[None, T] = KeyedStream(
@@ -102,6 +103,8 @@ class KeyedWindowsMixin(Stream[T], Generic[K, T]):
         WindowResult(key='a', window=TimeWindow(start=1, end=8), value=2)
         WindowResult(key='a', window=TimeWindow(start=20, end=25), value=1)
         """
+        from sage.core.api.windowed import WindowedStream
+
         return WindowedStream(self, assigner)  # type: ignore[arg-type]
 
     def count_window(self, size: int, slide: int | None = None) -> WindowedStream[K, T, GlobalWindow]:
@@ -115,6 +118,9 @@ class KeyedWindowsMixin(Stream[T], Generic[K, T]):
         [1, 2]
         [2, 3, 4]
         """
+        from sage.core.api.windows import CountEvictor, CountTrigger, GlobalWindows, PurgingTrigger
+        from sage.core.api.windows.types import is_count
+
         for count in (size, 1 if slide is None else slide):
             if not is_count(count, 1):
                 raise PipelineError(

@@ -4,6 +4,18 @@ On rows (dicts, or objects with attributes) they run as generated Python code, w
 columnar data they run in Arrow (`stream.columns()`, `env.from_columns(…)`; needs pyarrow).
 """
 
-from sage.core.api.columns.expressions import Expression, col, lit
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sage.core.api.columns.expressions import Expression, col, lit
 
 __all__ = ["Expression", "col", "lit"]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        from sage.core.api.columns import expressions
+
+        return getattr(expressions, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

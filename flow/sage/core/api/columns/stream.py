@@ -6,15 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sage.common.errors import PipelineError
-from sage.core.api.columns.arrow import require_arrow
-from sage.core.api.columns.expressions import Column, Expression, as_expression
 from sage.core.api.stream import Stream
 from sage.core.graph.origin import Origin
-from sage.core.runtime.operators.columns import BatchesFactory, RowsFactory, SelectFactory, WhereFactory
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # pipelines without expressions do not pay for importing them
     import pyarrow as pa
 
+    from sage.core.api.columns.expressions import Column, Expression
     from sage.core.api.datastream import DataStream
 
 __all__ = ["ColumnStream", "ColumnsMixin", "record_batches"]
@@ -39,6 +37,8 @@ class ColumnsMixin(Stream[T]):
         {'x': 1, 'y': 4}
         {'x': 2, 'y': 7}
         """
+        from sage.core.runtime.operators.columns import SelectFactory
+
         chosen = _columns(columns, expressions)
         return self._operator("select", SelectFactory(chosen, columnar=False), label=_label(chosen))
 
@@ -51,6 +51,8 @@ class ColumnsMixin(Stream[T]):
         >>> _ = env.submit()
         {'x': 5}
         """
+        from sage.core.runtime.operators.columns import WhereFactory
+
         checked = _condition(condition)
         return self._operator("where", WhereFactory(checked, columnar=False), label=repr(checked))
 
@@ -60,6 +62,9 @@ class ColumnsMixin(Stream[T]):
         Without a schema, that of the first batch holds for all. Event times are not kept. Raises PipelineError without
         pyarrow.
         """
+        from sage.core.api.columns.arrow import require_arrow
+        from sage.core.runtime.operators.columns import BatchesFactory
+
         require_arrow()
         return ColumnStream(self._operator("columns", BatchesFactory(schema), label="" if schema is None else "schema"))
 
@@ -72,18 +77,24 @@ class ColumnStream:
 
     def select(self, *columns: str | Column, **expressions: Any) -> ColumnStream:
         """Batches with these columns, and with one for each expression."""
+        from sage.core.runtime.operators.columns import SelectFactory
+
         chosen = _columns(columns, expressions)
         factory = SelectFactory(chosen, columnar=True)
         return ColumnStream(self._stream._operator("select", factory, label=_label(chosen)))
 
     def where(self, condition: Expression) -> ColumnStream:
         """Only the rows for which the condition is true; a batch without any is left out."""
+        from sage.core.runtime.operators.columns import WhereFactory
+
         checked = _condition(condition)
         factory = WhereFactory(checked, columnar=True)
         return ColumnStream(self._stream._operator("where", factory, label=repr(checked)))
 
     def rows(self) -> DataStream[Row]:
         """The rows one by one, as dicts."""
+        from sage.core.runtime.operators.columns import RowsFactory
+
         return self._stream._operator("rows", RowsFactory())
 
     def batches(self) -> DataStream[pa.RecordBatch]:
@@ -93,6 +104,8 @@ class ColumnStream:
 
 def record_batches(data: Any, size: int, origin: Origin) -> list[pa.RecordBatch]:
     """A mapping of columns, a table, or record batches, cut into batches of `size` rows. Raises PipelineError."""
+    from sage.core.api.columns.arrow import require_arrow
+
     require_arrow()
     import pyarrow as pa
 
@@ -116,6 +129,8 @@ def record_batches(data: Any, size: int, origin: Origin) -> list[pa.RecordBatch]
 
 
 def _columns(names: Sequence[str | Column], expressions: Mapping[str, Any]) -> tuple[tuple[str, Expression], ...]:
+    from sage.core.api.columns.expressions import Column, as_expression
+
     chosen: dict[str, Expression] = {}
     for name in names:
         column = Column(name) if isinstance(name, str) else name
@@ -133,6 +148,8 @@ def _columns(names: Sequence[str | Column], expressions: Mapping[str, Any]) -> t
 
 
 def _condition(condition: object) -> Expression:
+    from sage.core.api.columns.expressions import Expression
+
     if not isinstance(condition, Expression):
         raise _refused("where", f"got {condition!r:.80}", 'where(col("x") > 3); for a function use filter(...)')
     return condition
@@ -149,7 +166,4 @@ def _refused(operator: str, cause: str, hint: str) -> PipelineError:
 
 
 def _label(columns: Iterable[tuple[str, Expression]]) -> str:
-    shown = [
-        name if isinstance(value, Column) and value.name == name else f"{name}={value!r}" for name, value in columns
-    ]
-    return ", ".join(shown)
+    return ", ".join(name if repr(value) == f"col({name!r})" else f"{name}={value!r}" for name, value in columns)
