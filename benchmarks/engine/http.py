@@ -1,20 +1,23 @@
 """Tokens a second through 64 HTTP streams, beside 64 `engine.stream` in the server's own process.
 
 One process holds one engine and serves it; it is told in turns to put the load on the engine itself and to wait while
-this process does so over sockets. So both sides have the same engine, cache and threads. The client reads bytes and
-counts tokens by the usage that the server reports; its work is on the same cores, and counts against HTTP.
+this process does so over sockets. So both sides have the same engine, cache and threads, draw and detokenise the same
+tokens, and collect garbage as `sage-engine` does. The client reads some kilobytes at a time, and looks at the answers
+when all have ended; its work is on the same cores, and counts against HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import select
 import socket
 import statistics
 import subprocess
 import sys
-from time import perf_counter, process_time
-from typing import Any, cast
+from time import perf_counter, process_time, sleep
+from typing import Any
 
 import uvloop
 
@@ -22,16 +25,20 @@ from benchmarks.engine.findings import Finding
 
 CLIENTS = 64
 TOKENS = 64
-ROUNDS = 7
+ROUNDS = 9
+ROUNDS_OF_LARGER = 2
+_READ = 4096
+_SETTLING = 0.1
 _PROMPTS = [[(7 * client + at) % 1500 + 300 for at in range(32)] for client in range(CLIENTS)]
 
 
 def measure() -> list[Finding]:
-    """The ratio for the small model, whose steps are shorter: what a larger one's tokens cost beside it is less."""
+    """The ratios for the small model, whose steps are short beside what a token costs outside, and the medium one."""
     from benchmarks.engine.environments import cache_folder
-    from benchmarks.engine.models import SMALL, folder_of
+    from benchmarks.engine.models import MEDIUM, SMALL, folder_of
 
-    return [_ratio(SMALL.title, str(folder_of(SMALL, cache_folder())))]
+    sides = ((SMALL, ROUNDS), (MEDIUM, ROUNDS_OF_LARGER))
+    return [_ratio(shape.title, str(folder_of(shape, cache_folder())), rounds) for shape, rounds in sides]
 
 
 def _ratio(title: str, folder: str, rounds: int = ROUNDS) -> Finding:
@@ -42,20 +49,22 @@ def _ratio(title: str, folder: str, rounds: int = ROUNDS) -> Finding:
         port = int(process.stdout.readline())
         inside: list[float] = []
         outside: list[float] = []
-        costs: list[tuple[float, float]] = []
+        costs: list[tuple[float, float, float]] = []
         for number in range(rounds + 1):
+            before = _told(process, "cpu")
             own = _told(process, "load")
-            before, mine = _told(process, "cpu"), process_time()
-            other = uvloop.run(_over_http(port))
+            between, mine = _told(process, "cpu"), process_time()
+            other = _over_http(port)
             if number:
                 inside.append(own)
                 outside.append(other)
-                costs.append((_told(process, "cpu") - before, process_time() - mine))
+                costs.append((between - before, _told(process, "cpu") - between, process_time() - mine))
         process.stdin.close()
     rates = [statistics.median(CLIENTS * TOKENS / each for each in side) for side in (inside, outside)]
     ratio = statistics.median(own / other for own, other in zip(inside, outside, strict=True))
-    server, client = (1e6 * statistics.median(part) / CLIENTS / TOKENS for part in zip(*costs, strict=True))
-    measured = f"{rates[1]:,.0f} / {rates[0]:,.0f} tok/s (CPU a token: server {server:.0f} µs, client {client:.0f} µs)"
+    cpu = [f"{1e6 * statistics.median(part) / CLIENTS / TOKENS:,.0f} µs" for part in zip(*costs, strict=True)]
+    rate = f"{rates[1]:,.0f} / {rates[0]:,.0f} tok/s"
+    measured = f"{rate} (CPU a token: in-process {cpu[0]}, server {cpu[1]}, client {cpu[2]})"
     return Finding(f"{title}, {CLIENTS} clients: HTTP streams / in-process", measured, ratio, 0.95, at_least=True)
 
 
@@ -71,23 +80,37 @@ def _told(process: subprocess.Popen[str], command: str) -> float:
 # -- the client ------------------------------------------------------------------------------------------------------
 
 
-class _Client(asyncio.Protocol):
-    """One request over a connection of its own; it only looks at the end of what comes."""
+def _over_http(port: int) -> float:
+    """Seconds from the first request until all streams have ended; the connections are there before.
 
-    def __init__(self, prompt: list[int]) -> None:
-        self._request = _request(prompt)
-        self._tail = b""
-        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast("asyncio.WriteTransport", transport).write(self._request)
-
-    def data_received(self, data: bytes) -> None:
-        self._tail = data if len(data) > 512 else (self._tail + data)[-512:]
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        whole = exc is None and b"[DONE]" in self._tail
-        self.ended.set_result(int(self._tail.rsplit(b'"completion_tokens":', 1)[1].split(b",")[0]) if whole else 0)
+    One thread on plain sockets, which the kernel wakes for a socket when some kilobytes have come, or the end: it is to
+    tell how fast the server is, and take as little as it can of the cores that the server computes on.
+    """
+    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in _PROMPTS]
+    sleep(_SETTLING)
+    parts: dict[int, list[bytes]] = {each.fileno(): [] for each in sockets}
+    with select.epoll() as poll:
+        for each in sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _READ)
+            poll.register(each, select.EPOLLIN)
+        begun = perf_counter()
+        for each, prompt in zip(sockets, _PROMPTS, strict=True):
+            each.sendall(_request(prompt))
+            each.setblocking(False)
+        left = len(sockets)
+        while left:
+            for number, _ in poll.poll():
+                data = os.read(number, 1 << 18)
+                parts[number].append(data)
+                if not data:
+                    poll.unregister(number)
+                    left -= 1
+        seconds = perf_counter() - begun
+    for each in sockets:
+        each.close()
+    for part in parts.values():
+        _check(b"".join(part))
+    return seconds
 
 
 def _request(prompt: list[int]) -> bytes:
@@ -97,17 +120,12 @@ def _request(prompt: list[int]) -> bytes:
     return head.encode() + body
 
 
-async def _over_http(port: int) -> float:
-    """Seconds until all streams have ended."""
-    loop = asyncio.get_running_loop()
-    clients = [_Client(prompt) for prompt in _PROMPTS]
-    begun = perf_counter()
-    for client in clients:
-        await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
-    counts = await asyncio.gather(*(client.ended for client in clients))
-    seconds = perf_counter() - begun
-    assert counts == [TOKENS] * CLIENTS, counts
-    return seconds
+def _check(answer: bytes) -> None:
+    """Raise AssertionError unless it is a whole stream of all tokens."""
+    assert answer.startswith(b"HTTP/1.1 200 "), answer[:200]
+    assert b"data: [DONE]" in answer[-64:], answer[-200:]
+    assert int(answer.rsplit(b'"completion_tokens":', 1)[1].split(b",")[0]) == TOKENS
+    assert answer.count(b"data: ") > 3, answer
 
 
 # -- the server ------------------------------------------------------------------------------------------------------
@@ -137,11 +155,13 @@ async def _serve(folder: str) -> None:
     import uvicorn
 
     from sagellm_core import LLMEngineConfig
+    from sagellm_core.engine_server import leave_to_stay
     from sagellm_core.server import EngineService, create_app
     from sagellm_core.server.run import server_config
 
     config = LLMEngineConfig(model_path=folder, max_batch_size=CLIENTS, max_model_len=256, enable_prefix_cache=False)
     service = EngineService(config)
+    service.on_ready = leave_to_stay
     server = uvicorn.Server(server_config(create_app(config, service), 1))
     with socket.create_server(("127.0.0.1", 0)) as sock:
         serving = asyncio.create_task(server.serve([sock]))

@@ -217,7 +217,7 @@ def _run(config: LLMEngineConfig, sock: socket.socket, keys: list[str]) -> Excep
         server_config(create_app(config, service, api_keys=keys), DRAIN_SECONDS), service, DRAIN_SECONDS
     )
     service.on_failure = lambda _: setattr(server, "should_exit", True)
-    service.on_ready = _leave_to_stay
+    service.on_ready = leave_to_stay
     host, port = sock.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     logging.getLogger("sagellm_core.server").info("%s serves %s; loading", url, service.model_id)
@@ -227,7 +227,7 @@ def _run(config: LLMEngineConfig, sock: socket.socket, keys: list[str]) -> Excep
     return service.failure
 
 
-def _leave_to_stay() -> None:
+def leave_to_stay() -> None:
     """What is there now stays until the end: looking through it for garbage would hold up steps again and again."""
     import gc
 
