@@ -16,7 +16,6 @@ from sage.core.api.function.functions import Collector
 
 if TYPE_CHECKING:
     from sage.core.api.state import MapStateDescriptor
-
     from sage.core.runtime.operators.base import OperatorContext
     from sage.core.runtime.timers import TimerService as OperatorTimers
 
@@ -101,7 +100,7 @@ class ReadOnlyContext(ProcessContext):
     def __init__(
         self, operator: OperatorContext, maps: dict[str, dict[Any, Any]], timers: OperatorTimers | None = None
     ) -> None:
-        super().__init__(operator.function, operator, timers)
+        super().__init__(operator, timers)
         self._maps = maps
 
     def get_broadcast_state(self, descriptor: MapStateDescriptor[K, V]) -> ReadOnlyBroadcastState[K, V]:
@@ -127,8 +126,13 @@ class BroadcastContext(ProcessContext):
     __slots__ = ("_maps",)
 
     def __init__(self, operator: OperatorContext, maps: dict[str, dict[Any, Any]]) -> None:
-        super().__init__(operator.function, operator)
+        super().__init__(operator)
         self._maps = maps
+
+    @property
+    def key(self) -> Any:
+        """A broadcast record has no key."""
+        return None
 
     def get_broadcast_state(self, descriptor: MapStateDescriptor[K, V]) -> BroadcastState[K, V]:
         """The broadcast state of that descriptor."""

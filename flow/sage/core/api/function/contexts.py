@@ -71,17 +71,20 @@ class TimerService:
 class ProcessContext:
     """A record's surroundings, for one call. Good only during that call: do not keep it."""
 
-    __slots__ = ("_domain", "_operator", "_time", "_timer_service", "function", "key")
+    __slots__ = ("_domain", "_operator", "_time", "_timer_service", "function")
 
-    def __init__(
-        self, function: FunctionContext, operator: OperatorContext | None = None, timers: OperatorTimers | None = None
-    ) -> None:
-        self.function = function
-        self.key: Any = None
+    def __init__(self, operator: OperatorContext, timers: OperatorTimers | None = None) -> None:
+        self.function: FunctionContext = operator.function
         self._operator = operator
-        self._timer_service = None if operator is None else TimerService(operator, timers)
+        self._timer_service = TimerService(operator, timers)
         self._time: int | None = None
         self._domain = "event_time"
+
+    @property
+    def key(self) -> Any:
+        """The key of the record or timer that is being processed; None on a stream without keys."""
+        keyed = self._operator.keyed
+        return None if keyed is None else keyed.key
 
     def timestamp(self) -> int | None:
         """The event time (ms) of the record, or of the timer; None when records have no time."""
@@ -89,12 +92,10 @@ class ProcessContext:
 
     def timer_service(self) -> TimerService:
         """The operator's time, and timers."""
-        assert self._timer_service is not None, "made by an operator"
         return self._timer_service
 
     def output(self, tag: OutputTag[T], value: T) -> None:
         """Put a record out to a side output, with the time of the record that is being processed."""
-        assert self._operator is not None, "made by an operator"
         self._operator.out.output(tag_name(tag), value, self._time)
 
 
@@ -103,20 +104,9 @@ class KeyedProcessContext(ProcessContext):
 
     __slots__ = ()
 
-    @property
-    def key(self) -> Any:
-        """The key of the record or timer that is being processed."""
-        return self.get_current_key()
-
-    @key.setter
-    def key(self, value: Any) -> None:
-        """The key is the backend's."""
-
     def get_current_key(self) -> Any:
         """The key of the record or timer that is being processed."""
-        assert self._operator is not None, "made by an operator"
-        assert self._operator.keyed is not None, "on a keyed stream"
-        return self._operator.keyed.key
+        return self.key
 
 
 class OnTimerContext(KeyedProcessContext):
@@ -126,7 +116,6 @@ class OnTimerContext(KeyedProcessContext):
 
     def use_timers(self, timers: OperatorTimers) -> None:
         """Called by the operator, whose timers exist only after the function that they call."""
-        assert self._operator is not None, "made by an operator"
         self._timer_service = TimerService(self._operator, timers)
 
     def time_domain(self) -> str:

@@ -115,7 +115,7 @@ class CoProcessOperator(_TwoCalls):
     def open(self, context: OperatorContext) -> None:
         """See Operator."""
         self._collector = BatchCollector()
-        self._seen = ProcessContext(context.function, context)
+        self._seen = ProcessContext(context)
         super().open(context)
 
     def process(self, batch: Batch, port: int) -> None:
@@ -140,11 +140,11 @@ class KeyedCoProcessOperator(_TwoCalls):
         assert context.keyed is not None, "both streams are keyed"
         self._keyed = context.keyed
         self._collector = BatchCollector()
-        fired = OnTimerContext(context.function, context)
+        fired = OnTimerContext(context)
         calls = TimerCalls(context, self._collector, fired)
         timers = calls.service()
         fired.use_timers(timers)
-        self._seen = KeyedProcessContext(context.function, context, timers)
+        self._seen = KeyedProcessContext(context, timers)
         super().open(context)
         calls.on_timer = getattr(self.bound.target, "on_timer", None)
 

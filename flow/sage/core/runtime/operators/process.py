@@ -44,7 +44,7 @@ class ProcessOperator(FunctionOperator):
         self._collector = BatchCollector()
         super().open(context)
         self._call: Call = self.bound.call
-        self._seen: Any = ProcessContext(context.function, context)
+        self._seen: Any = ProcessContext(context)
 
     def process(self, batch: Batch, port: int) -> None:
         """See Operator."""
@@ -97,11 +97,11 @@ class KeyedProcessOperator(FunctionOperator):
         self._keyed = context.keyed
         self._selector = context.key_selectors[0]
         self._collector = BatchCollector()
-        seen = OnTimerContext(context.function, context)
+        seen = OnTimerContext(context)
         calls = TimerCalls(context, self._collector, seen)
         timers = calls.service()
         seen.use_timers(timers)
-        self._seen = KeyedProcessContext(context.function, context, timers)
+        self._seen = KeyedProcessContext(context, timers)
         super().open(context)
         self._call: Call = self.bound.call
         calls.on_timer = getattr(self.bound.target, "on_timer", None)
