@@ -61,7 +61,7 @@ class WatermarkGenerator(ABC, Generic[T_contra]):
 
     @abstractmethod
     def on_periodic_emit(self, output: WatermarkOutput) -> None:
-        """Called every 200 ms, and after every 512 records, whichever comes first."""
+        """Called every 200 ms, and after every 2,048 records, whichever comes first."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -77,7 +77,7 @@ class WatermarkAlignment:
 class WatermarkStrategy(Generic[T]):
     """How records get their time, and how watermarks are made. Every method returns a new strategy.
 
-    Watermarks of the built-in strategies depend on the records alone. They are put out after every 512 records, after
+    Watermarks of the built-in strategies depend on the records alone. They are put out after every 2,048 records, after
     200 ms without, and before every record that is too late for them: so which records are late, and what windows
     contain, is the same whenever the same records come in the same order, however fast and in whatever batches.
 

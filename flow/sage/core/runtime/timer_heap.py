@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BulkCallback", "HeapTimerService", "TimerHeap"]
 
-BulkCallback = Callable[[int, Any, "dict[Any, None]"], None]  # timestamp (ms), namespace, keys in order
+BulkCallback = Callable[[int, "_Bucket"], None]  # timestamp (ms), namespaces and keys in order
 
 _Bucket = dict[Hashable, dict[Any, None]]  # namespace → keys
 _STALE = 1024  # times whose timers were all deleted, before the heap is made anew
@@ -89,8 +89,7 @@ class _Queue:
         bulk = service.on_event_times if event else None
         bucket = self.buckets.pop(timestamp)
         if bulk is not None:
-            for namespace, keys in bucket.items():
-                bulk(timestamp, namespace, keys)
+            bulk(timestamp, bucket)
             return
         self._firing_at, self._firing = timestamp, bucket
         try:
@@ -112,8 +111,8 @@ class _Queue:
 class HeapTimerService:
     """The timers of one name. See TimerService.
 
-    `on_event_times`, when set, is called instead of `on_event_time`: once for each namespace of a time, with all its
-    keys; it sets the state's key itself, and must not set timers for that time.
+    `on_event_times`, when set, is called instead of `on_event_time`: once for each time, with all namespaces and keys
+    that wait for it; it sets the state's key itself, and must not set or delete timers of that time.
     """
 
     __slots__ = ("_event", "_processing", "name", "on_event_time", "on_event_times", "on_processing_time")
@@ -145,6 +144,11 @@ class HeapTimerService:
     def delete_processing_time(self, timestamp: int, key: Any, namespace: Hashable = None) -> None:
         """See TimerService."""
         self._processing.delete(timestamp, key, namespace)
+
+    @property
+    def latest_event_time(self) -> int | None:
+        """The last time for which there is a timer."""
+        return max(self._event.buckets, default=None)
 
     @property
     def queues(self) -> tuple[_Queue, _Queue]:

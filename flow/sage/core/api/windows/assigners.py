@@ -48,6 +48,13 @@ class WindowAssigner(ABC, Generic[T, W]):
     def assign_windows(self, element: T, timestamp: int, context: AssignerContext) -> Sequence[W]:
         """The windows of one record; the sequence is not changed."""
 
+    def assign_all(
+        self, elements: Sequence[T], timestamps: Sequence[int], context: AssignerContext
+    ) -> Sequence[Sequence[W]]:
+        """The windows of each record of a batch; the same object twice in a row tells that nothing has changed."""
+        assign = self.assign_windows
+        return [assign(element, time, context) for element, time in zip(elements, timestamps, strict=True)]
+
     @abstractmethod
     def get_default_trigger(self) -> Trigger[T, W]:
         """The trigger of a stream that names none."""
@@ -118,6 +125,15 @@ class _Aligned(_TimeWindows[T], Generic[T]):
 
 
 class _EventTime(_Aligned[T], Generic[T]):
+    def assign_all(
+        self, elements: Sequence[T], timestamps: Sequence[int], context: AssignerContext
+    ) -> Sequence[Sequence[TimeWindow]]:
+        """See WindowAssigner."""
+        if self.size % self.slide:
+            return list(map(self.windows_at, timestamps))
+        offset, slide, known, make = self.offset, self.slide, self._known, self.windows_at
+        return [known.get(time - (time - offset) % slide) or make(time) for time in timestamps]
+
     def assign_windows(self, element: T, timestamp: int, context: AssignerContext) -> Sequence[TimeWindow]:
         """See WindowAssigner."""
         return self.windows_at(timestamp)
@@ -187,23 +203,26 @@ class SlidingProcessingTimeWindows(_ProcessingTime[Any]):
 
 class _Sessions(_TimeWindows[T], MergingWindowAssigner[T, TimeWindow], Generic[T]):
     def __init__(self, gap: Duration | Callable[[T], Duration]) -> None:
-        self._gap: int | None = None
+        self.gap: int | None = None  # None: each record has its own
         self._gap_of: Callable[[T], Duration] | None = None
         if callable(gap):
             self._gap_of = gap
         else:
-            self._gap = checked_duration(gap, f"The gap of {type(self).__name__}")
+            self.gap = checked_duration(gap, f"The gap of {type(self).__name__}")
+
+    def gap_of(self, element: T) -> int:
+        """The gap after a record (ms)."""
+        if self._gap_of is None:
+            assert self.gap is not None, "one of the two"
+            return self.gap
+        return checked_duration(self._gap_of(element), "The gap of a session")
 
     def merge_windows(self, windows: Iterable[TimeWindow]) -> Sequence[tuple[TimeWindow, Sequence[TimeWindow]]]:
         """See MergingWindowAssigner."""
         return merged(windows)
 
     def _session(self, element: T, timestamp: int) -> Sequence[TimeWindow]:
-        gap = self._gap
-        if gap is None:
-            assert self._gap_of is not None
-            gap = checked_duration(self._gap_of(element), "The gap of a session")
-        return (TimeWindow(timestamp, timestamp + gap),)
+        return (TimeWindow(timestamp, timestamp + (self.gap or self.gap_of(element))),)
 
 
 class EventTimeSessionWindows(_Sessions[T], Generic[T]):

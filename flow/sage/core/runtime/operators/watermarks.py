@@ -22,7 +22,7 @@ from sage.core.runtime.operators.base import Operator, OperatorContext
 
 __all__ = ["EVERY", "INTERVAL", "WatermarkFactory"]
 
-EVERY = 512  # records
+EVERY = 2048  # records
 INTERVAL = 200  # ms (Flink: pipeline.auto-watermark-interval)
 
 _TICK, _IDLE = "tick", "idle"

@@ -32,13 +32,9 @@ class BuiltinAggregate(ABC):
         """See AggregateFunction: None stands for no records."""
         return None
 
+    @abstractmethod
     def add(self, value: Any, accumulator: Any) -> Any:
         """See AggregateFunction."""
-        accumulators = self.new()
-        if accumulator is not None:
-            accumulators[None] = accumulator
-        self.extend(accumulators, [None], [value])
-        return accumulators[None]
 
     def get_result(self, accumulator: Any) -> Any:
         """See AggregateFunction."""
@@ -74,6 +70,13 @@ class Count(BuiltinAggregate):
 class _OfField(BuiltinAggregate):
     field: Field = None
 
+    def value(self, record: Any) -> Any:
+        """What is aggregated of one record."""
+        field = self.field
+        if field is None:
+            return record
+        return field(record) if callable(field) else get_field(record, field)
+
     def values(self, records: list[Any]) -> Any:
         """What is aggregated of the records."""
         field = self.field
@@ -98,6 +101,11 @@ class Sum(_OfField):
             else:
                 accumulators[key] = value
 
+    def add(self, value: Any, accumulator: Any) -> Any:
+        """See AggregateFunction."""
+        value = self.value(value)
+        return value if accumulator is None else accumulator + value
+
     def merge(self, accumulator: Any, other: Any) -> Any:
         """See AggregateFunction."""
         return accumulator + other
@@ -113,6 +121,11 @@ class Min(_OfField):
             if key not in accumulators or value < accumulators[key]:
                 accumulators[key] = value
 
+    def add(self, value: Any, accumulator: Any) -> Any:
+        """See AggregateFunction."""
+        value = self.value(value)
+        return value if accumulator is None or value < accumulator else accumulator
+
     def merge(self, accumulator: Any, other: Any) -> Any:
         """See AggregateFunction."""
         return min(accumulator, other)
@@ -127,6 +140,11 @@ class Max(_OfField):
         for key, value in zip(keys, self.values(records), strict=True):
             if key not in accumulators or value > accumulators[key]:
                 accumulators[key] = value
+
+    def add(self, value: Any, accumulator: Any) -> Any:
+        """See AggregateFunction."""
+        value = self.value(value)
+        return value if accumulator is None or value > accumulator else accumulator
 
     def merge(self, accumulator: Any, other: Any) -> Any:
         """See AggregateFunction."""
@@ -145,6 +163,11 @@ class Mean(_OfField):
                 accumulators[key] = (total + value, count + 1)
             else:
                 accumulators[key] = (value, 1)
+
+    def add(self, value: Any, accumulator: Any) -> Any:
+        """See AggregateFunction."""
+        value = self.value(value)
+        return (value, 1) if accumulator is None else (accumulator[0] + value, accumulator[1] + 1)
 
     def get_result(self, accumulator: Any) -> Any:
         """See AggregateFunction."""

@@ -67,7 +67,7 @@ class WindowOutput:
     def _emit(self, key: Any, window: Any, namespace: Hashable, values: list[Any]) -> None:
         out, apply = self._out, self._apply
         if apply is None:
-            out.records.extend(values)
+            out.records += values
         else:
             self._collector.point_to(out)
             seen = self._context.at(window, namespace) if self._processes else window

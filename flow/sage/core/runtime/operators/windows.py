@@ -13,7 +13,7 @@ from typing import Any
 from sage.common.errors import PipelineError
 from sage.core.api.windows.assigners import MergingWindowAssigner, WindowAssigner
 from sage.core.api.windows.evictors import Evictor
-from sage.core.api.windows.triggers import Trigger, TriggerResult
+from sage.core.api.windows.triggers import EventTimeTrigger, Trigger, TriggerResult
 from sage.core.api.windows.types import FOREVER
 from sage.core.graph.spec import BoundFunction, FunctionSpec
 from sage.core.runtime.events import NO_WATERMARK, Batch
@@ -22,8 +22,9 @@ from sage.core.runtime.operators.functions import select_keys
 from sage.core.runtime.operators.window_contents import MISSING, ContentsSpec, Elements, pack, unpack
 from sage.core.runtime.operators.window_context import WindowTriggerContext
 from sage.core.runtime.operators.window_output import WindowOutput
+from sage.core.runtime.timer_heap import HeapTimerService
 
-__all__ = ["WindowOperator", "WindowSpec"]
+__all__ = ["WindowOperator", "WindowSpec", "restore_watermark", "save_watermark", "times_of"]
 
 CONTINUE = TriggerResult.CONTINUE
 
@@ -91,6 +92,7 @@ class WindowOperator(Operator):
         schema = "elements" if spec.evictor is not None else spec.contents.kind
         self._table = context.keyed.table("window-contents", schema)
         self._timers = context.timers.service("windows", self._on_event_time, self._on_processing_time)
+        self._end_together()
         self._trigger_context = WindowTriggerContext(context, self._timers)
         function = None if spec.function is None else self._bind(spec.function)
         self._output = WindowOutput(
@@ -101,7 +103,7 @@ class WindowOperator(Operator):
             merging=isinstance(spec.assigner, MergingWindowAssigner),
         )
         self.get_current_processing_time = context.clock.now_ms  # this object is the AssignerContext
-        self._restore_watermark()
+        restore_watermark(context)
 
     def process(self, batch: Batch, port: int) -> None:
         """See Operator."""
@@ -112,18 +114,13 @@ class WindowOperator(Operator):
         self._take(self._elements(batch), keys, times_of(batch, self._event_time))
 
     def snapshot(self, checkpoint_id: int) -> None:
-        """How far event time has come is part of it, so that late records are late after a restore too (as in Flink's
-        SQL windows)."""
-        self.context.operator_state.put("window-watermark", [self.context.current_watermark], "union")
+        """See Operator."""
+        save_watermark(self.context)
 
     def close(self) -> None:
         """See Operator."""
         while self._instances:
             self._instances.pop().close()
-
-    def _restore_watermark(self) -> None:
-        restored = self.context.operator_state.get("window-watermark", "union")
-        self.context.current_watermark = max(self.context.current_watermark, min(restored, default=NO_WATERMARK))
 
     def _bind(self, spec: FunctionSpec) -> BoundFunction:
         function = self.context.function
@@ -143,18 +140,19 @@ class WindowOperator(Operator):
 
     def _take(self, elements: list[Any], keys: list[Any], times: list[int]) -> None:
         panes: dict[Any, Pane] = {}
-        assign, first, add = self._assigner.assign_windows, self._folding.first, self._folding.add
-        evicting = self._spec.evictor is not None
-        for element, key, time in zip(elements, keys, times, strict=True):
-            record = element[0] if evicting else element
-            skipped = True
-            for window in assign(record, time, self):
-                pane = panes.get(window)
-                if pane is None:
-                    pane = panes[window] = self._pane(window)
-                if pane.late:
-                    continue
-                skipped = False
+        first, add = self._folding.first, self._folding.add
+        records = elements if self._spec.evictor is None else [element[0] for element in elements]
+        known: Any = None  # the windows of the last record, and which of them are not late
+        alive: list[Pane] = []
+        for record, element, key, time, windows in zip(
+            records, elements, keys, times, self._assigner.assign_all(records, times, self), strict=True
+        ):
+            if windows is not known:
+                known, alive = windows, self._alive(windows, panes)
+            if not alive:
+                self._skipped(record, time)
+                continue
+            for pane in alive:
                 cell = pane.cells.get(key)
                 if cell is None:
                     cell = pane.cells[key] = self._cell(pane, key)
@@ -162,10 +160,18 @@ class WindowOperator(Operator):
                 cell.contents = first(element) if held is MISSING else add(element, held)
                 if not cell.quiet:
                     self._ask(pane, cell, key, record, time)
-            if skipped:
-                self._skipped(record, time)
         for pane in panes.values():
             self._store(pane)
+
+    def _alive(self, windows: Any, panes: dict[Any, Pane]) -> list[Pane]:
+        alive = []
+        for window in windows:
+            pane = panes.get(window)
+            if pane is None:
+                pane = panes[window] = self._pane(window)
+            if not pane.late:
+                alive.append(pane)
+        return alive
 
     def _pane(self, window: Any) -> Pane:
         pane = Pane(window, self._assigner.namespace(window), self._cleanup_time(window))
@@ -241,6 +247,37 @@ class WindowOperator(Operator):
         if not self._event_time and time == self._cleanup_time(window):
             self._remove(key, window, namespace)
 
+    def _end_together(self) -> None:
+        """The default trigger's timers of a window come for all keys at once."""
+        if self._event_time and type(self._trigger) is EventTimeTrigger and isinstance(self._timers, HeapTimerService):
+            self._timers.on_event_times = self._ended
+
+    def _ended(self, time: int, bucket: Any) -> None:
+        """What `_on_event_time` does for each."""
+        keyed, table, evicting = self._keyed, self._table, self._spec.evictor is not None
+        for namespace, keys in bucket.items():
+            window = self._assigner.window(namespace)
+            if time == window.max_timestamp():
+                for key in keys:
+                    keyed.key = key
+                    contents = unpack(table.get(namespace))
+                    if contents is not MISSING:
+                        contents = self._fire(key, window, namespace, contents)
+                        if evicting:
+                            self._keep(contents, namespace)
+            if time == self._cleanup_time(window):
+                for key in keys:
+                    keyed.key = key
+                    table.clear(namespace)
+                    self._output.clear(window, namespace)
+
+    def _keep(self, contents: Any, namespace: Hashable) -> None:
+        """What an evictor left."""
+        if contents is MISSING:
+            self._table.clear(namespace)
+        else:
+            self._table.put(contents, namespace)
+
     def _answered(self, result: TriggerResult, key: Any, window: Any, namespace: Hashable) -> None:
         """What a timer's trigger asked for."""
         if result is CONTINUE:
@@ -250,15 +287,26 @@ class WindowOperator(Operator):
             return
         if result.is_fire:
             contents = self._fire(key, window, namespace, contents)
-        if result.is_purge or contents is MISSING:
+        if result.is_purge:
             self._table.clear(namespace)
         elif self._spec.evictor is not None:
-            self._table.put(contents, namespace)
+            self._keep(contents, namespace)
 
     def _remove(self, key: Any, window: Any, namespace: Hashable) -> None:
         self._table.clear(namespace)
         self._trigger.clear(window, self._trigger_context.at(namespace))
         self._output.clear(window, namespace)
+
+
+def save_watermark(context: OperatorContext) -> None:
+    """How far event time has come, so that late records are late after a restore too (as in Flink's SQL windows)."""
+    context.operator_state.put("window-watermark", [context.current_watermark], "union")
+
+
+def restore_watermark(context: OperatorContext) -> None:
+    """Event time stands where it stood in the checkpoint, for the subtask that was furthest behind."""
+    restored = context.operator_state.get("window-watermark", "union")
+    context.current_watermark = max(context.current_watermark, min(restored, default=NO_WATERMARK))
 
 
 def times_of(batch: Batch, event_time: bool) -> list[int]:
