@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.faults.flow.exactly_once_job import Numbers
-from tests.unit.flow.checkpoint.jobs import Ledger
+from tests.unit.flow.checkpoint.jobs import Gated, Ledger
 
 from sage.common.errors import PipelineError
 from sage.common.home import SageHome
@@ -104,9 +103,20 @@ def test_a_loop_that_never_ends_is_cancelled() -> None:
 class TestCheckpoints:
     """Each number goes round `n % 5` times, then to a transactional sink."""
 
-    NUMBERS = 1500
+    NUMBERS = 600
 
-    def start(self, home: Path, ledger: Ledger, *, restore: str | None = None, fails: int = 0, **config: Any) -> Any:
+    def start(
+        self,
+        home: Path,
+        ledger: Ledger,
+        *,
+        restore: str | None = None,
+        fails: int = 0,
+        end: int = 10**9,
+        pause: float = 0.0,
+        **config: Any,
+    ) -> Any:
+        """Numbers from `end` on are held back; each turn takes `pause` seconds."""
         calls = 0
 
         def step(pair: tuple[int, int]) -> tuple[int, int]:
@@ -114,12 +124,13 @@ class TestCheckpoints:
             calls += 1
             if calls == fails:
                 raise RuntimeError("failed")
+            time.sleep(pause)
             return pair[0], pair[1] + 1
 
         keys: Config = {"checkpoint.interval": "10ms", "restart.strategy": "fixed-delay", "restart.delay": 1}
         with session.use(session.Session(home=SageHome(home), restore=restore)):
             env = LocalEnvironment("loop", keys | {key.replace("_", "."): value for key, value in config.items()})
-            spec = SourceSpec(SourceKind.CONNECTOR, True, Numbers(self.NUMBERS, 4, 0.0005))
+            spec = SourceSpec(SourceKind.CONNECTOR, True, Gated(self.NUMBERS, 4, 0.0005, [end]))
             numbers: Any = env._source(spec, "numbers", 1, Origin.of_caller())
             again = env.from_future("again")
             pairs = numbers.map(lambda n: (n, 0)).union(again).rebalance()
@@ -134,15 +145,15 @@ class TestCheckpoints:
     @pytest.mark.parametrize("unaligned", [False, True])
     def test_a_failure_loses_and_doubles_nothing(self, tmp_path: Path, unaligned: bool) -> None:
         ledger = Ledger()
-        handle = self.start(tmp_path, ledger, fails=1900, checkpoint_unaligned=unaligned)
+        handle = self.start(tmp_path, ledger, fails=800, checkpoint_unaligned=unaligned)
         assert handle.wait(60) == "finished"
         assert handle.restarts == 1
         assert sorted(ledger.committed) == self.expected()
 
     def test_a_savepoint_holds_what_is_on_its_way_back(self, tmp_path: Path) -> None:
         ledger, place = Ledger(), None
-        for stop_at in (200, 600):
-            handle = self.start(tmp_path, ledger, restore=place)
+        for stop_at, end in ((50, 250), (250, 450)):  # some have to go round still, most of them in the queue
+            handle = self.start(tmp_path, ledger, restore=place, end=end, pause=0.001)
             deadline = time.monotonic() + 30
             while len(ledger.committed) < stop_at and time.monotonic() < deadline:
                 time.sleep(0.002)
