@@ -42,7 +42,7 @@ def test_a_function_with_open_process_and_close() -> None:
     def load_model(path: str) -> Model:
         return models.setdefault(path, Model())
 
-    names = {"BaseFunction": BaseFunction, "FunctionContext": FunctionContext, "load_model": load_model}
+    names: dict[str, Any] = {"BaseFunction": BaseFunction, "FunctionContext": FunctionContext, "load_model": load_model}
     function = run("custom_function.py", Dict=dict, Any=Any, **names)["CustomProcessingFunction"]
     out: list[Any] = []
     env = LocalEnvironment("custom")
@@ -159,3 +159,28 @@ def test_the_pipeline_of_the_documents() -> None:
     run("optimized_pipeline.py", main=True, env=Submits(), KafkaSource=topics.source, KafkaSink=topics.sink, **names)
     kept = [line.split(":") for line in lines if not line.endswith(":")]
     assert sorted(topics.records["output-topic"]) == sorted(f"{user} {text} llm-inference" for user, text in kept)
+
+
+@pytest.mark.spec("S3")
+def test_services_of_the_middleware_as_operators() -> None:
+    """Both services are clients that connect at the first record: here the pipeline is built and explained."""
+    env, out = LocalEnvironment("middleware"), []  # type: LocalEnvironment, list[Any]
+    names = run("middleware_services.py", env=env, input_source=["a text"], output_sink=out.append)
+    assert isinstance(names["pipeline"], DataStreamSink)
+    assert "ModelService.embedding" in env.explain()
+    assert "VectorDBService.retrieve" in env.explain()
+
+
+@pytest.mark.spec("K9", "S1", "S2")
+def test_a_step_that_calls_services() -> None:
+    names = run("gpu_flow.py")
+    env, out = names["env"], []  # type: LocalEnvironment, list[Any]
+    env.call_service["vdb_service"].add([[1.0, 0.0], [0.0, 1.0]])
+    data = {"query_vector": [1.0, 0.1], "content": "hello", "vector": [1.0, 0.0]}
+    env.from_collection([data, {**data, "sid": "ada"}]).map(names["RAGStep"]).sink(out.append)
+    env.submit()
+    assert [[hit["id"] for hit in result["hits"]] for result in out] == [[0, 1], [0, 1]]
+    memory = env.call_service["memory_service"]
+    assert [found["content"] for found in memory.get_session_memories("ada")] == ["hello"]
+    assert len(memory.get_session_memories("default")) == 1
+    env.close()

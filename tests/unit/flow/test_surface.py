@@ -37,6 +37,7 @@ def test_importing_is_light(statement: str) -> None:
         "sage.middleware",
         "sage.middleware.service",
         "sage.middleware.services",
+        "sage.middleware.services.memory",
         "sage.middleware.services.vdb",
     ],
 )

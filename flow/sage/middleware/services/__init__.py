@@ -4,14 +4,19 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from sage.middleware.services.memory import MemoryService
     from sage.middleware.services.vdb import VDBService
 
-__all__ = ["VDBService"]
+__all__ = ["MemoryService", "VDBService"]
 
 
 def __getattr__(name: str) -> object:
-    if name in __all__:
+    if name == "MemoryService":
+        from sage.middleware.services import memory
+
+        return memory.MemoryService
+    if name == "VDBService":
         from sage.middleware.services import vdb
 
-        return getattr(vdb, name)
+        return vdb.VDBService
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
