@@ -253,3 +253,17 @@ async def test_a_client_that_reads_no_more_is_given_up() -> None:
     async with asyncio.timeout(10):
         await task
     assert engine.left == ["r"]
+
+
+async def test_a_client_that_leaves_the_last_piece_unread_is_given_up() -> None:
+    engine, client = Engine(), Client()
+
+    async def never(message: Any) -> None:
+        if message.get("more_body") is False:
+            await asyncio.Event().wait()
+
+    task = await answering(engine, client, Answer("chat.completion", "m"), send=never, slow_seconds=0.02)
+    engine.say(Delta(0, "Hi", [5]), END)
+    async with asyncio.timeout(10):
+        await task
+    assert engine.left == ["r"]
