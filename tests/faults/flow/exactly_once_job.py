@@ -1,7 +1,8 @@
 """A pipeline for the tests that kill: numbers → count by key → files that appear when their checkpoint is complete.
 
-Arguments: the output folder, how many numbers, the parallelism. `KILL=phase:count` in the environment makes the process
-kill itself when it comes to that phase for the count-th time; `CONFIG` is more configuration, as JSON.
+Arguments: `rolling` (every count) or `windows` (counts of event-time windows), the output folder, how many numbers, the
+parallelism, the pause after each hundred. `KILL=phase:count` in the environment makes the process kill itself when it
+comes to that phase for the count-th time; `CONFIG` is more configuration, as JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from sage.core.api import LocalEnvironment
+from sage.core.api.time import WatermarkStrategy
+from sage.core.api.windows import TumblingEventTimeWindows
 from sage.core.checkpoint.restore import RestoredStates
 from sage.core.checkpoint.storage import CheckpointStorage
 from sage.core.connectors.base import ReaderContext, Sink, SinkContext, SinkWriter, Source, SourceReader, Split
@@ -54,13 +57,13 @@ class NumbersReader(SourceReader[int]):
             self._positions[split.id] = split.position if split.position is not None else int(split.id)
 
     def poll(self, limit: int, timeout: float) -> list[int] | None:
-        for part, start in self._positions.items():
-            if start < self._source.count:
-                stop = min(start + min(limit, 100) * self._source.parts, self._source.count)
-                self._positions[part] = start + -(-(stop - start) // self._source.parts) * self._source.parts
-                time.sleep(self._source.pause)
-                return list(range(start, stop, self._source.parts))
-        return None
+        if self._is_read:
+            return None
+        part, start = min(self._positions.items(), key=lambda item: item[1])
+        stop = min(start + min(limit, 100) * self._source.parts, self._source.count)
+        self._positions[part] = start + -(-(stop - start) // self._source.parts) * self._source.parts
+        time.sleep(self._source.pause)
+        return list(range(start, stop, self._source.parts))
 
     @property
     def _is_read(self) -> bool:
@@ -145,12 +148,18 @@ def count(pair: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
     return pair[0], pair[1] + other[1]
 
 
-def main(folder: str, numbers: int, parallelism: int, pause: float) -> None:
+def main(job: str, folder: str, numbers: int, parallelism: int, pause: float) -> None:
     config = {"checkpoint.interval": "40ms", "checkpoint.timeout": "20s", "parallelism": parallelism}
     env = LocalEnvironment("exactly-once", config=config | json.loads(os.environ.get("CONFIG", "{}")))
     source = SourceSpec(SourceKind.CONNECTOR, True, Numbers(numbers, 8, pause))
     stream: Any = env._source(source, "numbers", parallelism, Origin.of_caller())
-    counts = stream.map(lambda number: (number % KEYS, 1)).key_by(lambda pair: pair[0]).reduce(count)
+    if job == "windows":
+        strategy: Any = WatermarkStrategy.for_bounded_out_of_orderness("1s").with_timestamp_assigner(lambda n: n)
+        stream = stream.assign_timestamps_and_watermarks(strategy)
+    keyed = stream.map(lambda number: (number % KEYS, 1)).key_by(lambda pair: pair[0])
+    if job == "windows":
+        keyed = keyed.window(TumblingEventTimeWindows.of("1500ms"))
+    counts = keyed.reduce(count)
     counts._operator_sink("files", SinkOperatorFactory(Files(Path(folder))), parallelism=parallelism)
     env.submit()
 
@@ -161,4 +170,4 @@ if __name__ == "__main__":
         phase, _, number = wanted.partition(":")
         owner, method, after = PHASES[phase]
         kill_at(owner, method, int(number), after=after)
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))

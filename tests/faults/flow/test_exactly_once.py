@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.spec("K6", "R2"), pytest.mark.time
 JOB = Path(__file__).parent / "exactly_once_job.py"
 SAGE = Path(sys.executable).parent / "sage"
 NUMBERS = 12_000
+PLAIN = "{}"
 UNALIGNED = '{"checkpoint.unaligned": true, "channel.capacity": 2}'
+ROCKSDB = '{"state.backend": "rocksdb"}'
 PHASES = ["complete", "committed", "restore"]
 MORE_PHASES = ["barrier", "snapshot", "snapshotted", "manifest", "prune", "prepare", "commit", "write"]
 
@@ -28,10 +32,10 @@ MORE_PHASES = ["barrier", "snapshot", "snapshotted", "manifest", "prune", "prepa
 class Runs:
     """Runs the job again and again in one project."""
 
-    def __init__(self, folder: Path, *, numbers: int, pause: float, config: str = "{}") -> None:
+    def __init__(self, folder: Path, *, pause: float, job: str = "rolling", config: str = "{}") -> None:
         self.output = folder / "out"
         self.output.mkdir(parents=True)
-        self._numbers = numbers
+        self._job = job
         self._pause = pause
         self._config = config
         self._home = folder / "home"
@@ -43,7 +47,7 @@ class Runs:
         arguments = [str(SAGE), "run", "local", str(JOB)]
         if restore is not None:
             arguments += ["--restore", restore]
-        arguments += ["--", str(self.output), str(self._numbers), str(parallelism), str(self._pause)]
+        arguments += ["--", self._job, str(self.output), str(NUMBERS), str(parallelism), str(self._pause)]
         environment = os.environ | {"SAGE_HOME": str(self._home), "KILL": kill, "CONFIG": self._config}
         process = subprocess.Popen(
             arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -69,37 +73,55 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What a run gives that nobody disturbs."""
-    runs = Runs(tmp_path_factory.mktemp("undisturbed"), numbers=NUMBERS, pause=0.0)
-    assert runs(1, restore=None) == 0, runs.said
-    assert len(runs.lines) == NUMBERS
-    return runs.lines
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[str]]:
+    """What a run of that job gives that nobody disturbs."""
+
+    @cache
+    def lines(job: str) -> list[str]:
+        runs = Runs(tmp_path_factory.mktemp(job), pause=0.0, job=job)
+        assert runs(1, restore=None) == 0, runs.said
+        assert len(runs.lines) == (NUMBERS if job == "rolling" else 97 * NUMBERS // 1500)
+        return runs.lines
+
+    return lines
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "phase", [*PHASES, *(pytest.param(phase, marks=pytest.mark.exhaustive) for phase in MORE_PHASES)]
 )
-def test_a_kill_in_each_phase(phase: str, expected: list[str], tmp_path: Path) -> None:
+def test_a_kill_in_each_phase(phase: str, undisturbed: Callable[[str], list[str]], tmp_path: Path) -> None:
     """Killed in the phase in two runs one after the other, then left alone."""
-    runs = Runs(tmp_path, numbers=NUMBERS, pause=0.005)
+    runs = Runs(tmp_path, pause=0.005)
     assert runs(1, kill="commit:2" if phase == "restore" else f"{phase}:3") == -signal.SIGKILL, runs.said
     assert runs(1, kill=f"{phase}:2") == -signal.SIGKILL, runs.said
     runs.finish(1)
-    assert runs.lines == expected
+    assert runs.lines == undisturbed("rolling")
 
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("parallelism", "config"), [(1, "{}"), (2, "{}"), (2, UNALIGNED)])
-def test_kills_at_any_moment(parallelism: int, config: str, expected: list[str], tmp_path: Path) -> None:
-    kills = -(-int(os.environ.get("SAGE_KILLS", "20")) // 3)
+@pytest.mark.parametrize(
+    ("job", "parallelism", "config"),
+    [
+        ("rolling", 1, PLAIN),
+        ("windows", 2, PLAIN),
+        ("rolling", 2, UNALIGNED),
+        ("windows", 2, UNALIGNED),
+        ("windows", 2, ROCKSDB),
+    ],
+    ids=["one-subtask", "windows", "unaligned", "unaligned-windows", "rocksdb-windows"],
+)
+def test_kills_at_any_moment(
+    job: str, parallelism: int, config: str, undisturbed: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    expected = undisturbed(job)
+    kills = -(-int(os.environ.get("SAGE_KILLS", "20")) // 5)
     chance = random.Random(parallelism)
     done, round_number = 0, 0
     while done < kills:
         round_number += 1
-        runs = Runs(tmp_path / f"round-{round_number}", numbers=NUMBERS, pause=0.008, config=config)
+        runs = Runs(tmp_path / f"round-{round_number}", pause=0.008, job=job, config=config)
         while done < kills and runs(parallelism, after=chance.uniform(0.3, 1.3)) == -signal.SIGKILL:
             done += 1
         runs.finish(parallelism)

@@ -28,6 +28,9 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path / ".sage")
 
 
+BACKENDS = [pytest.param({}, id="memory"), pytest.param({"state.backend": "rocksdb"}, id="rocksdb")]
+
+
 def completed(handle: JobHandle) -> int:
     return sum(1 for stats in handle.checkpoints() if stats.state == "completed")
 
@@ -65,12 +68,12 @@ def test_without_checkpoints_a_transactional_sink_commits_at_the_end(project: Pr
 
 
 @pytest.mark.parametrize("parallelism", [1, 3])
-@pytest.mark.parametrize("unaligned", [False, True])
+@pytest.mark.parametrize("config", [*BACKENDS, pytest.param({"checkpoint.unaligned": True}, id="unaligned")])
 def test_a_restarted_job_counts_every_record_once(
-    project: Project, parallelism: int, unaligned: bool, capsys: pytest.CaptureFixture[str]
+    project: Project, parallelism: int, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.pause = 0.004
-    project.config = {"restart.strategy": "fixed-delay", "restart.delay": 1, "checkpoint.unaligned": unaligned}
+    project.config = {"restart.strategy": "fixed-delay", "restart.delay": 1} | config
     handle = project.start(parallelism, step=FailsAt(700, 2100, 4000), block=True)
     assert sorted(project.ledger.committed) == project.expected
     assert handle.restarts == 3
@@ -147,9 +150,10 @@ def test_a_savepoint_of_a_job_without_checkpoints(project: Project) -> None:
     assert sorted(project.ledger.committed) == project.expected
 
 
-def test_rescaling_over_savepoints_keeps_every_keys_state(tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", BACKENDS)
+def test_rescaling_over_savepoints_keeps_every_keys_state(config: dict[str, Any], tmp_path: Path) -> None:
     """1 → 4 → 2 → 7, each run stopped in the middle."""
-    project, restore = Project(tmp_path / ".sage"), None
+    project, restore = Project(tmp_path / ".sage", config), None
     for parallelism, end in ((1, 1000), (4, 2500), (2, 4000)):
         project.gate[0] = end
         handle = project.start(parallelism, restore=restore)
