@@ -11,14 +11,10 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from sage.core.api.broadcast import BroadcastConnectedStream, BroadcastStream
     from sage.core.api.columns import Expression, col, lit
     from sage.core.api.columns.stream import ColumnStream
-    from sage.core.api.connected import (
-        BroadcastConnectedStream,
-        BroadcastStream,
-        ConnectedStreams,
-        KeyedConnectedStreams,
-    )
+    from sage.core.api.connected import ConnectedStreams, KeyedConnectedStreams
     from sage.core.api.datastream import DataStream, DataStreamSink, KeyedStream
     from sage.core.api.function import (
         AggregateFunction,
@@ -144,12 +140,8 @@ _MODULES = {
         "lit",
     ),
     "columns.stream": ("ColumnStream",),
-    "connected": (
-        "BroadcastConnectedStream",
-        "BroadcastStream",
-        "ConnectedStreams",
-        "KeyedConnectedStreams",
-    ),
+    "broadcast": ("BroadcastConnectedStream", "BroadcastStream"),
+    "connected": ("ConnectedStreams", "KeyedConnectedStreams"),
     "datastream": (
         "DataStream",
         "DataStreamSink",

@@ -9,13 +9,9 @@ from collections.abc import Hashable
 from typing import Any, Generic, TypeVar, overload
 
 from sage.common.errors import PipelineError
+from sage.core.api.broadcast import BroadcastConnectedStream, BroadcastStream
 from sage.core.api.columns.stream import ColumnsMixin
-from sage.core.api.connected import (
-    BroadcastConnectedStream,
-    BroadcastStream,
-    ConnectedStreams,
-    KeyedConnectedStreams,
-)
+from sage.core.api.connected import ConnectedStreams, KeyedConnectedStreams
 from sage.core.api.feedback import FeedbackMixin
 from sage.core.api.keyed import KeyedMixin
 from sage.core.api.output_tag import OutputTag, tag_name

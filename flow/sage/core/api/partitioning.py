@@ -11,7 +11,7 @@ from sage.core.api.stream import Stream
 from sage.core.graph.spec import OperatorKind, Partitioning
 
 if TYPE_CHECKING:
-    from sage.core.api.connected import BroadcastStream
+    from sage.core.api.broadcast import BroadcastStream
     from sage.core.api.datastream import DataStream, KeyedStream
     from sage.core.api.state import MapStateDescriptor
 
@@ -66,15 +66,48 @@ class PartitioningMixin(Stream[T]):
         return self._partitioned(Partitioning.REBALANCE)
 
     def rescale(self) -> DataStream[T]:
-        """As `rebalance`, but each subtask deals only to its share of the next operator's: fewer channels."""
+        """As `rebalance`, but each subtask deals only to its share of the next operator's: fewer channels.
+
+        >>> from sage.core.api import LocalEnvironment
+        >>> env, seen = LocalEnvironment("example"), []
+        >>> def where(x, context, out):
+        ...     out.collect(context.function.subtask_index)
+        >>> work = env.from_collection(range(4)).map(lambda x: x, parallelism=2)
+        >>> _ = work.rescale().process(where, parallelism=2).sink(seen.append)
+        >>> _ = env.submit()
+        >>> sorted(set(seen))
+        [0, 1]
+        """
         return self._partitioned(Partitioning.RESCALE)
 
     def global_(self) -> DataStream[T]:
-        """Send all records to the first subtask of the next operator."""
+        """Send all records to the first subtask of the next operator.
+
+        >>> from sage.core.api import LocalEnvironment
+        >>> env, seen = LocalEnvironment("example"), []
+        >>> def where(x, context, out):
+        ...     out.collect(context.function.subtask_index)
+        >>> work = env.from_collection(range(4)).map(lambda x: x, parallelism=2)
+        >>> _ = work.global_().process(where, parallelism=2).sink(seen.append)
+        >>> _ = env.submit()
+        >>> seen
+        [0, 0, 0, 0]
+        """
         return self._partitioned(Partitioning.GLOBAL)
 
     def forward(self) -> DataStream[T]:
-        """Send records to the subtask of the same number; the next operator must have the same parallelism."""
+        """Send records to the subtask of the same number; the next operator must have the same parallelism.
+
+        >>> from sage.core.api import LocalEnvironment
+        >>> env, seen = LocalEnvironment("example"), []
+        >>> def where(x, context, out):
+        ...     out.collect(context.function.subtask_index)
+        >>> work = env.from_collection(range(4)).map(lambda x: x, parallelism=2)
+        >>> _ = work.forward().process(where, parallelism=2).sink(seen.append)
+        >>> _ = env.submit()
+        >>> sorted(seen)
+        [0, 0, 1, 1]
+        """
         return self._partitioned(Partitioning.FORWARD)
 
     @overload
@@ -98,7 +131,7 @@ class PartitioningMixin(Stream[T]):
         >>> seen
         [1, 1, 1]
         """
-        from sage.core.api.connected import BroadcastStream
+        from sage.core.api.broadcast import BroadcastStream
 
         stream = self._partitioned(Partitioning.BROADCAST)
         return stream if descriptor is None else BroadcastStream(stream, (descriptor, *descriptors))

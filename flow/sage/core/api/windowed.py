@@ -86,13 +86,39 @@ class WindowedStream(Generic[K, T, W]):
 
     def evictor(self, evictor: Evictor[Any]) -> WindowedStream[K, T, W]:
         """Which records are left out when a window fires. The window then keeps all its records, also when it
-        aggregates."""
+        aggregates.
+
+        >>> from sage.core.api import LocalEnvironment
+        >>> from sage.core.api.time import WatermarkStrategy
+        >>> from sage.core.api.windows import CountEvictor, TumblingEventTimeWindows
+        >>> env = LocalEnvironment("example")
+        >>> times = WatermarkStrategy.for_monotonous_timestamps().with_timestamp_assigner(lambda time: time)
+        >>> keyed = env.from_collection([1, 2, 3]).assign_timestamps_and_watermarks(times).key_by(lambda x: 0)
+        >>> last_two = keyed.window(TumblingEventTimeWindows.of(10)).evictor(CountEvictor.of(2))
+        >>> _ = last_two.apply(lambda key, window, values, out: [values]).print()
+        >>> _ = env.submit()
+        [2, 3]
+        """
         if not isinstance(evictor, Evictor):
             raise _wrong("evictor needs an Evictor", f"got {evictor!r:.80}", "for example CountEvictor.of(10)")
         return self._with(evictor=evictor)
 
     def allowed_lateness(self, lateness: Duration) -> WindowedStream[K, T, W]:
-        """Keep windows for so long after their end: a record that comes then is added, and its window fires again."""
+        """Keep windows for so long after their end: a record that comes then is added, and its window fires again.
+
+        >>> from sage.core.api import LocalEnvironment
+        >>> from sage.core.api.time import WatermarkStrategy
+        >>> from sage.core.api.windows import TumblingEventTimeWindows
+        >>> env = LocalEnvironment("example")
+        >>> times = WatermarkStrategy.for_monotonous_timestamps().with_timestamp_assigner(lambda time: time)
+        >>> keyed = env.from_collection([1, 2, 25, 3]).assign_timestamps_and_watermarks(times).key_by(lambda x: 0)
+        >>> counts = keyed.window(TumblingEventTimeWindows.of(10)).allowed_lateness("30ms").count()
+        >>> _ = counts.map(lambda result: result.value).print()
+        >>> _ = env.submit()
+        2
+        3
+        1
+        """
         return self._with(lateness=checked_duration(lateness, "The allowed lateness", least=0))
 
     def side_output_late_data(self, tag: OutputTag[Any]) -> WindowedStream[K, T, W]:
@@ -238,19 +264,50 @@ class WindowedStream(Generic[K, T, W]):
         """The sum of each window's records, or of a field of them: (key, window, sum).
 
         `field`: a position, key, attribute or function of a record; None: the record itself.
+
+        >>> from sage.core.api import LocalEnvironment
+        >>> env = LocalEnvironment("example")
+        >>> windows = env.from_collection([("a", 1), ("a", 5)]).key_by(lambda r: r[0]).count_window(2)
+        >>> _ = windows.sum(1).map(lambda result: result.value).print()
+        >>> _ = env.submit()
+        6
         """
         return self._builtin(Sum(field), "window sum", options)
 
     def min(self, field: Field = None, **options: Unpack[OperatorOptions]) -> DataStream[WindowResult[K, W, Any]]:
-        """The least record of each window, or value of a field: (key, window, value)."""
+        """The least record of each window, or value of a field: (key, window, value).
+
+        >>> from sage.core.api import LocalEnvironment
+        >>> env = LocalEnvironment("example")
+        >>> windows = env.from_collection([("a", 1), ("a", 5)]).key_by(lambda r: r[0]).count_window(2)
+        >>> _ = windows.min(1).map(lambda result: result.value).print()
+        >>> _ = env.submit()
+        1
+        """
         return self._builtin(Min(field), "window min", options)
 
     def max(self, field: Field = None, **options: Unpack[OperatorOptions]) -> DataStream[WindowResult[K, W, Any]]:
-        """The greatest record of each window, or value of a field: (key, window, value)."""
+        """The greatest record of each window, or value of a field: (key, window, value).
+
+        >>> from sage.core.api import LocalEnvironment
+        >>> env = LocalEnvironment("example")
+        >>> windows = env.from_collection([("a", 1), ("a", 5)]).key_by(lambda r: r[0]).count_window(2)
+        >>> _ = windows.max(1).map(lambda result: result.value).print()
+        >>> _ = env.submit()
+        5
+        """
         return self._builtin(Max(field), "window max", options)
 
     def mean(self, field: Field = None, **options: Unpack[OperatorOptions]) -> DataStream[WindowResult[K, W, float]]:
-        """The mean of each window's records, or of a field of them: (key, window, mean)."""
+        """The mean of each window's records, or of a field of them: (key, window, mean).
+
+        >>> from sage.core.api import LocalEnvironment
+        >>> env = LocalEnvironment("example")
+        >>> windows = env.from_collection([("a", 1), ("a", 5)]).key_by(lambda r: r[0]).count_window(2)
+        >>> _ = windows.mean(1).map(lambda result: result.value).print()
+        >>> _ = env.submit()
+        3.0
+        """
         return self._builtin(Mean(field), "window mean", options)
 
     def _with(self, **changes: Any) -> WindowedStream[K, T, W]:

@@ -61,6 +61,12 @@ class ColumnsMixin(Stream[T]):
 
         Without a schema, that of the first batch holds for all. Event times are not kept. Raises PipelineError without
         pyarrow.
+
+        >>> from sage.core.api import LocalEnvironment, col
+        >>> env = LocalEnvironment("example")
+        >>> _ = env.from_collection([{"x": 1}, {"x": 5}]).columns().where(col("x") > 3).rows().print()
+        >>> _ = env.submit()
+        {'x': 5}
         """
         from sage.core.api.columns.arrow import require_arrow
         from sage.core.runtime.operators.columns import BatchesFactory
@@ -76,7 +82,15 @@ class ColumnStream:
         self._stream = stream
 
     def select(self, *columns: str | Column, **expressions: Any) -> ColumnStream:
-        """Batches with these columns, and with one for each expression."""
+        """Batches with these columns, and with one for each expression.
+
+        >>> from sage.core.api import LocalEnvironment, col
+        >>> env = LocalEnvironment("example")
+        >>> _ = env.from_columns({"x": [1, 5], "s": ["a", "b"]}).select("s", y=col("x") * 3 + 1).rows().print()
+        >>> _ = env.submit()
+        {'s': 'a', 'y': 4}
+        {'s': 'b', 'y': 16}
+        """
         from sage.core.runtime.operators.columns import SelectFactory
 
         chosen = _columns(columns, expressions)
@@ -84,7 +98,14 @@ class ColumnStream:
         return ColumnStream(self._stream._operator("select", factory, label=_label(chosen)))
 
     def where(self, condition: Expression) -> ColumnStream:
-        """Only the rows for which the condition is true; a batch without any is left out."""
+        """Only the rows for which the condition is true; a batch without any is left out.
+
+        >>> from sage.core.api import LocalEnvironment, col
+        >>> env = LocalEnvironment("example")
+        >>> _ = env.from_columns({"x": [1, 5], "s": ["a", "b"]}).where(col("s") == "b").rows().print()
+        >>> _ = env.submit()
+        {'x': 5, 's': 'b'}
+        """
         from sage.core.runtime.operators.columns import WhereFactory
 
         checked = _condition(condition)
@@ -92,13 +113,28 @@ class ColumnStream:
         return ColumnStream(self._stream._operator("where", factory, label=repr(checked)))
 
     def rows(self) -> DataStream[Row]:
-        """The rows one by one, as dicts."""
+        """The rows one by one, as dicts.
+
+        >>> from sage.core.api import LocalEnvironment, col
+        >>> env = LocalEnvironment("example")
+        >>> _ = env.from_columns({"x": [1, 5], "s": ["a", "b"]}).rows().print()
+        >>> _ = env.submit()
+        {'x': 1, 's': 'a'}
+        {'x': 5, 's': 'b'}
+        """
         from sage.core.runtime.operators.columns import RowsFactory
 
         return self._stream._operator("rows", RowsFactory())
 
     def batches(self) -> DataStream[pa.RecordBatch]:
-        """The record batches, for `map`, `sink` and others."""
+        """The record batches, for `map`, `sink` and others.
+
+        >>> from sage.core.api import LocalEnvironment, col
+        >>> env = LocalEnvironment("example")
+        >>> _ = env.from_columns({"x": [1, 5], "s": ["a", "b"]}).batches().map(lambda batch: batch.num_rows).print()
+        >>> _ = env.submit()
+        2
+        """
         return self._stream
 
 
