@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -45,6 +46,9 @@ class CheckpointTarget(Protocol):
 
     def aborted(self, checkpoint_id: int) -> None:
         """Tell every subtask that it will not be completed."""
+
+    def whereabouts(self, subtasks: Sequence[Subtask]) -> str:
+        """What these subtasks are at, for a message."""
 
 
 @dataclass(slots=True)
@@ -145,6 +149,8 @@ class CheckpointCoordinator:
         """Ask for a savepoint, or for a checkpoint now; the answer is its folder."""
         request = _Request(kind, path, Future())
         self._post(lambda: self._requests.append(request))
+        if self._stopped:
+            self._refuse(request)
         return request.answer
 
     # The job's thread.
@@ -186,16 +192,21 @@ class CheckpointCoordinator:
             self._record_failure(pending, reason)
             self._storage.discard(pending.folder)
         while self._requests:
-            self._requests.popleft().answer.set_exception(reason)
+            with suppress(InvalidStateError):
+                self._requests.popleft().answer.set_exception(reason)
+
+    def _refuse(self, request: _Request) -> None:
+        with suppress(InvalidStateError):  # it was answered meanwhile
+            request.answer.set_exception(_over(self._name))
 
     def _post(self, event: Callable[[], None]) -> None:
         self._inbox.append(event)
         self._wake()
 
     def _begin_next(self, now: float) -> None:
-        if self._is_final:
+        if self._is_final or (self._ended and not self._settings.enabled):
             while self._requests:
-                self._requests.popleft().answer.set_exception(_over(self._name))
+                self._refuse(self._requests.popleft())
             return
         if self._requests:
             request = self._requests.popleft()
@@ -320,10 +331,10 @@ class CheckpointCoordinator:
         return max(0.0, self._next_periodic - now) if self._due is not None else None
 
     def _late(self, pending: _Pending) -> StateError:
-        waiting = ", ".join(f"{task}.{subtask}" for task, subtask in sorted(pending.missing)[:8])
         return StateError(
             f"Checkpoint {pending.barrier.checkpoint_id} took longer than {self._settings.timeout:g} s",
-            cause=f"{len(pending.missing)} of {len(self._subtasks)} subtasks did not finish their part: {waiting}",
+            cause=f"{len(pending.missing)} of {len(self._subtasks)} subtasks did not finish their part: "
+            + self._target.whereabouts(sorted(pending.missing)),
             hint="raise checkpoint.timeout, or look at what these do",
         )
 
@@ -345,4 +356,4 @@ def _failed(checkpoint_id: int, task: int, subtask: int, reason: BaseException) 
 
 
 def _over(name: str) -> PipelineError:
-    return PipelineError(f"The job {name!r} has ended", hint="its last checkpoint stands in checkpoints()")
+    return PipelineError(f"The job {name!r} has ended, or a part of it", cause="a savepoint needs all of it to run")

@@ -21,7 +21,7 @@ from sage.common.errors import StateError
 from sage.core.checkpoint.manifest import Manifest
 from sage.core.checkpoint.storage import STOPPED, CheckpointFolder, CheckpointStorage, check_files, read_manifest
 
-__all__ = ["JobFolder", "RestorePoint", "identity"]
+__all__ = ["LATEST", "JobFolder", "RestorePoint", "identity"]
 
 LATEST = "latest"
 RUN = "run.json"

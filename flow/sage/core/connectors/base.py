@@ -117,7 +117,11 @@ class SinkWriter(ABC, Generic[T]):
         """Make them visible; idempotent, and also called after a restore with what was stored. In order."""
 
     def recover(self, committables: Sequence[Any]) -> None:
-        """After a restore, when all that was stored has been committed: remove what earlier runs left uncommitted."""
+        """Once, before the first `write`: remove what earlier runs left uncommitted.
+
+        `committables` is what the checkpoint holds of all subtasks (empty where nothing was restored). This subtask has
+        committed its share of them; others may be about to commit theirs: leave those alone.
+        """
 
     def close(self) -> None:
         """Let go; what was not committed stays uncommitted."""

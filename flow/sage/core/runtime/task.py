@@ -209,9 +209,13 @@ class Task:
         """How long to wait for input: until something buffered must be sent or a timer is due; None: for ever."""
         due = self.chain.next_due
         until_timer = None if due is None else max(0.0, (due - self._clock.now_ms()) / 1000)
-        if not self._has_unsent():
+        flushed = [output.flushed_at for output in self._outputs if output.buffer]
+        if self._unflushed:
+            flushed.append(self._flushed_at)
+        if not flushed:
             return until_timer
-        return self._timeout if until_timer is None else min(self._timeout, until_timer)
+        until_flush = max(0.0, min(flushed) + self._timeout - time.monotonic())
+        return until_flush if until_timer is None else min(until_flush, until_timer)
 
     def _take(self, timeout: float | None) -> tuple[int, Item] | None:
         started = time.perf_counter()
@@ -322,18 +326,16 @@ class Task:
     def _conclude(self) -> None:
         """All input is processed. With checkpoints, the last one makes everything final; without, it is final now."""
         self._ended = True
+        if self.checkpoints is not None:
+            self.checkpoints.access.ended(self.plan.index, self.subtask)
+            if self._expected is not None:
+                self._late_snapshot(self._expected)
         if self.checkpoints is None or not self.checkpoints.access.periodic:
             for stage in self.chain.operator_stages:
                 stage.operator.snapshot(_AT_THE_END)
                 stage.call(partial(stage.operator.notify_complete, _AT_THE_END))
             return
-        self.checkpoints.access.ended(self.plan.index, self.subtask)
-        if self._expected is not None:
-            self._late_snapshot(self._expected)
         self.mailbox.serve(lambda: self._released)
-
-    def _has_unsent(self) -> bool:
-        return self._unflushed or any(output.buffer for output in self._outputs)
 
     def _flush(self) -> None:
         for stage in self._flushed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +39,9 @@ class Target:
 
     def aborted(self, checkpoint_id: int) -> None:
         self.abandoned.append(checkpoint_id)
+
+    def whereabouts(self, subtasks: Sequence[Subtask]) -> str:
+        return ", ".join(f"{task}.{subtask}" for task, subtask in subtasks)
 
 
 SUBTASKS: set[Subtask] = {(0, 0), (1, 0), (1, 1)}

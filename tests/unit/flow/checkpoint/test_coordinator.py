@@ -250,6 +250,22 @@ def test_stopping_with_a_savepoint_is_the_end(world: World) -> None:
         late.result(0)
 
 
+def test_no_savepoint_of_half_a_job(tmp_path: Path) -> None:
+    """Without periodic checkpoints tasks that have come to their end are gone."""
+    world = World(tmp_path, mode=CheckpointMode.NONE, interval=None)
+    world.coordinator.input_ended(0, 0)
+    answer = world.coordinator.savepoint(CheckpointKind.SAVEPOINT)
+    world.after(0)
+    with pytest.raises(PipelineError, match="or a part of it"):
+        answer.result(0)
+
+
+def test_a_savepoint_that_is_asked_for_too_late_is_refused(world: World) -> None:
+    world.coordinator.close(PipelineError("over"))
+    with pytest.raises(PipelineError, match="has ended"):
+        world.coordinator.savepoint(CheckpointKind.SAVEPOINT).result(0)
+
+
 def test_what_is_under_way_fails_with_the_attempt(world: World) -> None:
     world.after(10)
     answer = world.coordinator.savepoint(CheckpointKind.SAVEPOINT)
@@ -270,7 +286,7 @@ def test_unaligned_from_the_start_but_never_for_savepoints(tmp_path: Path) -> No
     assert not world.target.triggered[1].unaligned
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), steps=st.integers(5, 80), retained=st.integers(1, 3))
 def test_whatever_happens_what_is_told_complete_is_on_disk(
     tmp_path_factory: pytest.TempPathFactory, seed: int, steps: int, retained: int

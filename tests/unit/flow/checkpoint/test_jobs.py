@@ -215,6 +215,25 @@ def test_latest_is_never_a_checkpoint_of_the_run_before(project: Project) -> Non
     assert sorted(project.ledger.committed) == project.expected
 
 
+def test_a_run_from_the_beginning_tells_what_an_earlier_one_left(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.gate[0] = 2000
+    handle = project.start(1)
+    project.until(lambda: completed(handle) >= 1)
+    handle.cancel()
+    handle.wait(30)
+    capsys.readouterr()
+    left = handle.checkpoints()[-1].checkpoint_id
+    project.gate[0] = project.numbers
+    project.ledger = Ledger()
+    project.start(1, block=True)
+    assert f"--restore {left} continues it" in capsys.readouterr().err
+    assert sorted(project.ledger.committed) == project.expected
+    project.start(1, block=True)
+    assert capsys.readouterr().err == ""  # the run before came to its end
+
+
 def test_a_finished_job_has_nothing_left_to_do(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     project.start(2, block=True)
     again = project.start(2, restore="latest", block=True)

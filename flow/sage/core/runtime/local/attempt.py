@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from sage.common.errors import PipelineError
+from sage.core.checkpoint.coordinator import Subtask
 from sage.core.graph.origin import raised_in
 from sage.core.graph.plan import PhysicalPlan
 from sage.core.runtime.events import Barrier
@@ -139,11 +140,16 @@ class Attempt:
                 )
         return None
 
-    def whereabouts(self) -> str:
-        """What each task that still runs is at, for a message about waiting for them."""
-        running = sorted(self._running)
-        told = [f"{self.tasks[n].plan.name!r} (subtask {self.tasks[n].subtask}){self._where(n)}" for n in running[:4]]
-        more = f" and {len(running) - 4} more" if len(running) > 4 else ""
+    def whereabouts(self, subtasks: Sequence[Subtask] | None = None) -> str:
+        """What these subtasks are at (None: all that still run), for a message about waiting for them."""
+        wanted = None if subtasks is None else set(subtasks)
+        numbers = [
+            number
+            for number, task in enumerate(self.tasks)
+            if (number in self._running if wanted is None else (task.plan.index, task.subtask) in wanted)
+        ]
+        told = [f"{self.tasks[n].plan.name!r} (subtask {self.tasks[n].subtask}){self._where(n)}" for n in numbers[:4]]
+        more = f" and {len(numbers) - 4} more" if len(numbers) > 4 else ""
         return ", ".join(told) + more
 
     def _where(self, number: int) -> str:

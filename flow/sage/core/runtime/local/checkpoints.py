@@ -35,6 +35,7 @@ class JobCheckpoints:
         self.history: list[CheckpointStats] = []
         self.started_from: RestorePoint | None = None
         self.found_nothing = False  # `latest` was wanted, and there is none
+        self.left_behind: int | None = None  # a checkpoint of an earlier run that did not come to its end
         self._settings = settings
         self._name = name
         self._restore = restore
@@ -53,6 +54,8 @@ class JobCheckpoints:
             if self._restore is not None:
                 self._point = self.started_from = self.folder.resolve(self._restore)
                 self.found_nothing = self._point is None
+            else:
+                self.left_behind = self.folder.unfinished
             if self._point is not None:
                 check_operators(self._point, (operator.node.uid for operator in plan.operators()))
             self._next_id = self.folder.begin_run(self._point)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sage.common.errors import StateError
 from sage.common.home import SageHome
-from sage.core.checkpoint.job_folder import identity
+from sage.core.checkpoint.job_folder import LATEST, identity
 from sage.core.graph.origin import Origin
 from sage.core.runtime import session
 from sage.core.runtime.local.checkpoints import JobCheckpoints
@@ -25,7 +25,9 @@ def job_checkpoints(name: str, origin: Origin, settings: CheckpointSettings, num
         root = Path(settings.directory).expanduser()
     else:
         root = (running.home or _home(project)).checkpoints
-    return JobCheckpoints(settings, root / key, key, name, running.restore)
+    # A number or a folder names a checkpoint of one job: the first; `latest` is another one for each.
+    restore = running.restore if number == 1 or running.restore == LATEST else None
+    return JobCheckpoints(settings, root / key, key, name, restore)
 
 
 def dead_letters(checkpoints: JobCheckpoints) -> Path:
@@ -46,6 +48,11 @@ def tell_start(name: str, checkpoints: JobCheckpoints) -> None:
         session.say(f"{name} continues from checkpoint {point.manifest.checkpoint_id} ({point.folder.path}){end}")
     elif checkpoints.found_nothing:
         session.say(f"{name} has no checkpoint yet: it starts from the beginning")
+    elif checkpoints.left_behind is not None:
+        session.say(
+            f"{name} starts from the beginning; an earlier run left checkpoint {checkpoints.left_behind}, which is kept"
+            f" until this one makes its own (sage run --restore {checkpoints.left_behind} continues it)"
+        )
 
 
 def _home(project: Path) -> SageHome:

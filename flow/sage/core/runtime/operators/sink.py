@@ -3,7 +3,7 @@ CommitterOperator, FLIP-143).
 
 At a barrier the writer closes its transaction and names what there is to commit; that is kept in the state and stored
 with the checkpoint. Once the checkpoint is complete it is committed. After a restore everything stored is committed
-again (commits are idempotent), then what earlier runs left open is removed.
+again (commits are idempotent), shared out over the subtasks there are now; then what earlier runs left open is removed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sage.core.runtime.operators.base import Operator, OperatorContext
 __all__ = ["SinkOperator", "SinkOperatorFactory"]
 
 _PENDING = "sink.pending"
+_UNION = "union"  # every subtask hears of all, so that none removes what another has still to commit
 
 
 class SinkOperator(Operator):
@@ -43,11 +44,12 @@ class SinkOperator(Operator):
                 clock=context.clock,
             )
         )
-        stored = [committable for _, committable in context.operator_state.get(_PENDING)]
-        if stored:
-            self._writer.commit(stored)
+        stored = [committable for _, committable in context.operator_state.get(_PENDING, _UNION)]
+        share = stored[function.subtask_index :: function.parallelism]
+        if share:
+            self._writer.commit(share)
         self._writer.recover(stored)
-        context.operator_state.put(_PENDING, [])
+        context.operator_state.put(_PENDING, [], _UNION)
 
     def process(self, batch: Batch, port: int) -> None:
         """Hands the records to the writer."""
@@ -61,7 +63,7 @@ class SinkOperator(Operator):
         """The first phase: the transaction's committables go into the checkpoint."""
         self.writer.flush()
         self._pending += [(checkpoint_id, committable) for committable in self.writer.prepare(checkpoint_id)]
-        self.context.operator_state.put(_PENDING, [list(entry) for entry in self._pending])
+        self.context.operator_state.put(_PENDING, [list(entry) for entry in self._pending], _UNION)
 
     def notify_complete(self, checkpoint_id: int) -> None:
         """The second phase; what belongs to aborted checkpoints before this one is committed with it."""
