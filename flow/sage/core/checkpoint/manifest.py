@@ -107,7 +107,7 @@ def decode(data: bytes, path: Path) -> Manifest:
                 details={"path": str(path)},
             )
         return msgspec.json.decode(content, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError) as error:  # ValueError: bytes that are no UTF-8
         raise _damaged(path, f"not a whole manifest ({error})") from error
 
 
