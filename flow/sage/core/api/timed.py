@@ -11,7 +11,8 @@ from sage.core.graph.origin import Origin
 from sage.core.graph.spec import FunctionSpec, OperatorKind
 
 if TYPE_CHECKING:  # pipelines without windows do not pay for importing them
-    from sage.core.api.datastream import DataStream
+    from sage.core.api.datastream import DataStream, KeyedStream
+    from sage.core.api.joins import CoGroupedStreams, IntervalJoin, JoinedStreams
     from sage.core.api.time import WatermarkStrategy
     from sage.core.api.windowed import WindowedStream
     from sage.core.api.windows.assigners import WindowAssigner
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # pipelines without windows do not pay for importing them
 __all__ = ["KeyedWindowsMixin", "TimedMixin"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 K = TypeVar("K", bound=Hashable)
 W = TypeVar("W", bound=Hashable)
 
@@ -84,6 +86,24 @@ class TimedMixin(Stream[T]):
         )
         return WindowedStream(keyed, assigner, single=True)
 
+    def join(self, other: DataStream[R]) -> JoinedStreams[T, R]:
+        """Pair records of two streams that have the same key and stand in the same window: see JoinedStreams.
+
+        `first.join(second).where(key1).equal_to(key2).window(assigner).apply(function)`
+        """
+        from sage.core.api.joins import JoinedStreams
+
+        return JoinedStreams(self, other)  # type: ignore[arg-type]
+
+    def co_group(self, other: DataStream[R]) -> CoGroupedStreams[T, R]:
+        """Bring together all records of two streams that have the same key and stand in the same window.
+
+        `first.co_group(second).where(key1).equal_to(key2).window(assigner).apply(function)`
+        """
+        from sage.core.api.joins import CoGroupedStreams
+
+        return CoGroupedStreams(self, other)  # type: ignore[arg-type]
+
 
 class KeyedWindowsMixin(Stream[T], Generic[K, T]):
     """What keyed streams can do with windows."""
@@ -130,6 +150,15 @@ class KeyedWindowsMixin(Stream[T], Generic[K, T]):
         if slide is None:
             return windows.trigger(PurgingTrigger.of(CountTrigger.of(size)))
         return windows.evictor(CountEvictor.of(size)).trigger(CountTrigger.of(slide))
+
+    def interval_join(self, other: KeyedStream[K, R]) -> IntervalJoin[K, T, R]:
+        """Pair records of two keyed streams whose times are near each other: see IntervalJoin.
+
+        `left.interval_join(right).between(lower, upper).apply(function)`
+        """
+        from sage.core.api.joins import IntervalJoin
+
+        return IntervalJoin(self, other)  # type: ignore[arg-type]
 
 
 def _no_key(record: object) -> None:

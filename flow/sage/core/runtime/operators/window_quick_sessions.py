@@ -54,12 +54,12 @@ class SessionWindowOperator(MergingWindowOperator):
         assert isinstance(self._timers, HeapTimerService), "it takes many at once"
         self._timers.on_event_times = self._ended
 
-    def _take(self, elements: list[Any], keys: list[Any], times: list[int]) -> None:
+    def _take(self, records: list[Any], elements: list[Any], keys: list[Any], times: list[int]) -> None:
         touched: dict[Any, _Key] = {}
         gap, gap_of = self._sessions.gap, self._sessions.gap_of
         watermark, lateness = self.context.current_watermark, self._spec.lateness
         first, add = self._folding.first, self._folding.add
-        for number, (record, key, time) in enumerate(zip(elements, keys, times, strict=True)):
+        for number, (record, key, time) in enumerate(zip(records, keys, times, strict=True)):
             held = touched.get(key)
             if held is None:
                 held = touched[key] = self._sessions_of(key)

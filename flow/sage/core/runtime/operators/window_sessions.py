@@ -56,13 +56,11 @@ class MergingWindowOperator(WindowOperator):
     def _end_together(self) -> None:
         """Each window has its own time."""
 
-    def _take(self, elements: list[Any], keys: list[Any], times: list[int]) -> None:
+    def _take(self, records: list[Any], elements: list[Any], keys: list[Any], times: list[int]) -> None:
         touched: dict[Any, _Windows] = {}
         assign = self._assigner.assign_windows
-        evicting = self._spec.evictor is not None
         keyed = self._keyed
-        for element, key, time in zip(elements, keys, times, strict=True):
-            record = element[0] if evicting else element
+        for record, element, key, time in zip(records, elements, keys, times, strict=True):
             keyed.key = key
             windows = touched.get(key)
             if windows is None:

@@ -94,11 +94,10 @@ class WindowOperator(Operator):
         self._timers = context.timers.service("windows", self._on_event_time, self._on_processing_time)
         self._end_together()
         self._trigger_context = WindowTriggerContext(context, self._timers)
-        function = None if spec.function is None else self._bind(spec.function)
         self._output = WindowOutput(
             context,
             self._contents,
-            function,
+            self._window_function(),
             None if spec.function is None else spec.function.kind,  # type: ignore[arg-type]
             merging=isinstance(spec.assigner, MergingWindowAssigner),
         )
@@ -111,7 +110,9 @@ class WindowOperator(Operator):
         if not records:
             return
         keys = select_keys(self._selector, records)
-        self._take(self._elements(batch), keys, times_of(batch, self._event_time))
+        times = times_of(batch, self._event_time)
+        elements = records if self._spec.evictor is None else list(zip(records, times, strict=True))
+        self._take(records, elements, keys, times)
 
     def snapshot(self, checkpoint_id: int) -> None:
         """See Operator."""
@@ -131,17 +132,13 @@ class WindowOperator(Operator):
             bound.instance.open(function)
         return bound
 
-    def _elements(self, batch: Batch) -> list[Any]:
-        """What is added to the contents: the records, with their times where an evictor needs them."""
-        if self._spec.evictor is None:
-            return batch.records
-        times = batch.timestamps or [NO_WATERMARK] * len(batch.records)
-        return list(zip(batch.records, times, strict=True))
+    def _window_function(self) -> BoundFunction | None:
+        return None if self._spec.function is None else self._bind(self._spec.function)
 
-    def _take(self, elements: list[Any], keys: list[Any], times: list[int]) -> None:
+    def _take(self, records: list[Any], elements: list[Any], keys: list[Any], times: list[int]) -> None:
+        """Records, what of each of them is added to contents (with its time where there is an evictor), keys, times."""
         panes: dict[Any, Pane] = {}
         first, add = self._folding.first, self._folding.add
-        records = elements if self._spec.evictor is None else [element[0] for element in elements]
         known: Any = None  # the windows of the last record, and which of them are not late
         alive: list[Pane] = []
         for record, element, key, time, windows in zip(
