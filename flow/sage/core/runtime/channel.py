@@ -181,6 +181,10 @@ class InputGate:
         self._woken = True
         self._arrived.ring()
 
+    def is_empty(self) -> bool:
+        """Whether nothing waits in any channel."""
+        return not any(self._queues)
+
     def abort(self) -> None:
         """Wake everyone who waits here; the shared `aborted` event must be set before."""
         for bell in (self._arrived, *self._rooms):

@@ -108,7 +108,7 @@ class Output(Target):
         self._timeout = timeout
         self.meter = meter or Meter()
         self._turn = 0
-        self._flushed_at = time.monotonic()
+        self.flushed_at = time.monotonic()
 
     def flush(self) -> None:
         """Send everything that is buffered; waits while the receivers are full."""
@@ -121,7 +121,7 @@ class Output(Target):
             self._put(gate, sender, barrier, force=True)
 
     def _send_buffer(self, *, force: bool) -> None:
-        self._flushed_at = time.monotonic()
+        self.flushed_at = time.monotonic()
         if not self.buffer:
             return
         batch = self.drained()
@@ -136,7 +136,7 @@ class Output(Target):
         if not self.buffer:
             return
         wanted = min(self._size, sum(gate.preferred for gate, _ in self._receivers))
-        if len(self.buffer) >= wanted or time.monotonic() - self._flushed_at >= self._timeout:
+        if len(self.buffer) >= wanted or time.monotonic() - self.flushed_at >= self._timeout:
             self.flush()
 
     def send(self, batch: Batch) -> None:

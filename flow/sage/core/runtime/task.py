@@ -69,6 +69,7 @@ class Task:
         mailbox: Mailbox,
         clock: Clock | None = None,
         latency_interval: float | None = None,
+        pauses: Callable[[], bool] | None = None,
         checkpoints: SubtaskCheckpoints | None = None,
         was_finished: bool = False,
     ) -> None:
@@ -100,6 +101,7 @@ class Task:
         self._timeout = timeout
         self._aborted = aborted
         self._preferring = preferring
+        self._pauses = pauses
         self._opened: list[OpenFunction] = []
         self._opened_stages: list[OperatorStage] = []
         self._flushed_at = time.monotonic()
@@ -179,6 +181,8 @@ class Task:
         port, item = taken
         if isinstance(item, Batch):
             self._process(item, port)
+            if self._pauses is not None and self._pauses():
+                self._pass_on()
         elif isinstance(item, EndOfStream) and self._draining is not None:
             self._barrier(self._draining)
         else:
@@ -200,6 +204,11 @@ class Task:
             ran = True
         if ran:
             self._flush_due()
+
+    def _pass_on(self) -> None:
+        """Nothing waits behind this batch. Its records have waited for `buffer.timeout` at their source: not again."""
+        for output in self._outputs:
+            output.flush()
 
     def _flush_due(self) -> None:
         for output in self._outputs:

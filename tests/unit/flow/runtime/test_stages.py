@@ -294,6 +294,20 @@ class TestCalls:
         assert not worker.is_alive()
 
 
+def test_a_batch_waits_for_the_timeout_only_once() -> None:
+    """At its source; a task behind hands on what it has as soon as nothing else waits for it."""
+    stream = untouched().rebalance().map(lambda x: x)
+    stream.rebalance().sink(print)
+    tasks, gates = wired(stream, buffer_timeout=1000.0)
+    worker = threading.Thread(target=tasks[1].run)
+    worker.start()
+    gates[0].put(0, of(1))
+    assert gates[1].take(10) == (0, of(1))
+    gates[0].put(0, END)
+    worker.join(10)
+    assert not worker.is_alive()
+
+
 class TestLife:
     def test_operators_are_closed_though_one_cannot_open(self) -> None:
         log: list[Any] = []

@@ -178,6 +178,7 @@ class _Subtask:
             mailbox=self._mailbox,
             clock=self._job.clock,
             latency_interval=settings.latency_interval,
+            pauses=gate.is_empty if gate is not None else None,
             checkpoints=self._checkpoints(chain, source),
             was_finished=self._job.states.finished(self._task.head.node.uid),
         )
