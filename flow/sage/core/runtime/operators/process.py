@@ -72,6 +72,10 @@ class TimerCalls:
         return self._context.timers.service("user", self._event_time, self._processing_time)
 
     def _event_time(self, timestamp: int, key: Any, namespace: Any) -> None:
+        out = self._context.out
+        if not out.timed:  # the first one after a restore, or on a stream without times
+            out.timed = True
+            settle(out)
         self._fire(timestamp, "event_time", timestamp)
 
     def _processing_time(self, timestamp: int, key: Any, namespace: Any) -> None:
