@@ -1,7 +1,7 @@
-"""Expressions over rows as generated Python code: one comprehension for a batch, no call for each record.
+"""Expressions over rows as generated Python functions, which are fused with their neighbours as lambdas are.
 
-The code computes with values that are there. When one is missing, Python raises TypeError, and the batch is computed
-again by `evaluate`, which knows missing values; that is slower, and only such batches pay for it.
+A function computes with values that are there. When one is missing, Python raises TypeError, and the row is computed
+again by `evaluate`, which knows missing values; that is slower, and only such rows pay for it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from sage.core.graph.origin import GENERATED
 
 __all__ = ["RowFilter", "RowSelect", "evaluate"]
 
-Rows = list[Any]
 _RAISED = (TypeError, ZeroDivisionError, KeyError, AttributeError)
 
 
@@ -38,66 +37,40 @@ class _Names:
 
 
 class RowSelect:
-    """New rows (dicts) from rows: a column for each expression."""
+    """`execute(row)` makes a new row (dict): a column for each expression."""
 
-    def __init__(self, columns: Mapping[str, Expression]) -> None:
-        self._columns = dict(columns)
-        self._quick: dict[bool, Callable[[Rows], Rows]] = {}
+    def __init__(self, columns: tuple[tuple[str, Expression], ...], label: str = "select") -> None:
+        self._columns = columns
+        self.__qualname__ = label  # as `explain` shows it
+        self.execute = _compiled(self._text, self._slowly)
 
-    def __call__(self, rows: Rows) -> Rows:
-        """As many rows as there are. Raises what the expressions raise; `record` is then the row, in this frame."""
-        try:
-            return self._code(rows)(rows)
-        except _RAISED:
-            made = []
-            for record in rows:
-                made.append({name: evaluate(value, record) for name, value in self._columns.items()})  # noqa: PERF401
-            return made
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RowSelect, (self._columns, self.__qualname__)
 
-    def _code(self, rows: Rows) -> Callable[[Rows], Rows]:
-        by_key = bool(rows) and isinstance(rows[0], Mapping)
-        code = self._quick.get(by_key)
-        if code is None:
-            names = _Names()
-            parts = [f"{names.add(name)}: {_text(value, names, by_key)}" for name, value in self._columns.items()]
-            code = self._quick[by_key] = _compiled(f"[{{{', '.join(parts)}}} for r in rows]", names)
-        return code
+    def _text(self, names: _Names, by_key: bool) -> str:
+        parts = [f"{names.add(name)}: {_text(value, names, by_key)}" for name, value in self._columns]
+        return f"{{{', '.join(parts)}}}"
+
+    def _slowly(self, record: Any) -> dict[str, Any]:
+        return {name: evaluate(value, record) for name, value in self._columns}
 
 
 class RowFilter:
-    """The rows for which a condition is true."""
+    """`execute(row)` is true when the condition is."""
 
     def __init__(self, condition: Expression) -> None:
         self._condition = condition
-        self._quick: dict[tuple[bool, bool], Callable[[Rows], Rows]] = {}
+        self.__qualname__ = repr(condition)
+        self.execute = _compiled(self._text, self._slowly)
 
-    def rows(self, rows: Rows) -> Rows:
-        """Those rows, in order. Raises what the expression raises; `record` is then the row, in a frame of ours."""
-        return self._run(rows, numbers=False)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RowFilter, (self._condition,)
 
-    def numbers(self, rows: Rows) -> list[int]:
-        """Their numbers in `rows`."""
-        return self._run(rows, numbers=True)
+    def _text(self, names: _Names, by_key: bool) -> str:
+        return _text(self._condition, names, by_key)
 
-    def _run(self, rows: Rows, *, numbers: bool) -> Rows:
-        try:
-            return self._code(rows, numbers=numbers)(rows)
-        except _RAISED:
-            kept = []
-            for index, record in enumerate(rows):
-                if evaluate(self._condition, record):
-                    kept.append(index if numbers else record)
-            return kept
-
-    def _code(self, rows: Rows, *, numbers: bool) -> Callable[[Rows], Rows]:
-        by_key = bool(rows) and isinstance(rows[0], Mapping)
-        code = self._quick.get((by_key, numbers))
-        if code is None:
-            names = _Names()
-            condition = _text(self._condition, names, by_key)
-            text = f"[i for i, r in enumerate(rows) if {condition}]" if numbers else f"[r for r in rows if {condition}]"
-            code = self._quick[by_key, numbers] = _compiled(text, names)
-        return code
+    def _slowly(self, record: Any) -> Any:
+        return evaluate(self._condition, record)
 
 
 def evaluate(expression: Expression, row: Any) -> Any:
@@ -203,9 +176,25 @@ def _text(expression: Expression, names: _Names, by_key: bool) -> str:
     return _TEXTS[expression.function].format(*parts, a=names.local(), b=names.local())
 
 
-def _compiled(text: str, names: _Names) -> Callable[[Rows], Any]:
-    scope = dict(names.values)
-    exec(f"def run(rows):\n    return {text}\n", scope)  # noqa: S102 - our own text; names and values are constants
-    function: Callable[[Rows], Any] = scope["run"]
-    function.__code__ = function.__code__.replace(co_filename=f"{GENERATED} columns>")
+def _compiled(text: Callable[[_Names, bool], str], slowly: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A function of a row. Dicts are what it expects first; other mappings and objects cost one more call."""
+    names = _Names()
+    for_dicts, for_objects = text(names, True), text(names, False)
+    scope = {**names.values, "slowly": slowly, "Mapping": Mapping, "raised": _RAISED}
+    lines = [
+        "def objects(r):",
+        "    if isinstance(r, Mapping): return slowly(r)",
+        "    try:",
+        f"        return {for_objects}",
+        "    except raised:",
+        "        return slowly(r)",
+        "def rows(r):",
+        "    if type(r) is not dict: return objects(r)",
+        "    try:",
+        f"        return {for_dicts}",
+        "    except raised:",
+        "        return slowly(r)",
+    ]
+    exec(compile("\n".join(lines), f"{GENERATED} columns>", "exec"), scope)  # noqa: S102 - our text; names are constants
+    function: Callable[[Any], Any] = scope["rows"]
     return function

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sage.common.errors import PipelineError
 from sage.core.api.stream import Stream
 from sage.core.graph.origin import Origin
+from sage.core.graph.spec import OperatorKind
 
 if TYPE_CHECKING:  # pipelines without expressions do not pay for importing them
     import pyarrow as pa
@@ -25,7 +26,7 @@ class ColumnsMixin(Stream[T]):
     """The methods of DataStream that take expressions."""
 
     def select(self, *columns: str | Column, **expressions: Any) -> DataStream[Row]:
-        """Rows (dicts) with these columns, and with one for each expression: quicker than a `map` with a lambda.
+        """Rows (dicts) with these columns, and with one for each expression.
 
         Records are dicts, or objects with attributes. For names that Python does not take, and for the options of other
         operators, use `map`.
@@ -37,13 +38,13 @@ class ColumnsMixin(Stream[T]):
         {'x': 1, 'y': 4}
         {'x': 2, 'y': 7}
         """
-        from sage.core.runtime.operators.columns import SelectFactory
+        from sage.core.api.columns.python import RowSelect
 
         chosen = _columns(columns, expressions)
-        return self._operator("select", SelectFactory(chosen, columnar=False), label=_label(chosen))
+        return self._plain(self._add(OperatorKind.MAP, RowSelect(chosen, _label(chosen)), "select", None, None))
 
     def where(self, condition: Expression) -> DataStream[T]:
-        """The records for which the condition is true: quicker than a `filter` with a lambda.
+        """The records for which the condition is true.
 
         >>> from sage.core.api import LocalEnvironment, col
         >>> env = LocalEnvironment("example")
@@ -51,10 +52,9 @@ class ColumnsMixin(Stream[T]):
         >>> _ = env.submit()
         {'x': 5}
         """
-        from sage.core.runtime.operators.columns import WhereFactory
+        from sage.core.api.columns.python import RowFilter
 
-        checked = _condition(condition)
-        return self._operator("where", WhereFactory(checked, columnar=False), label=repr(checked))
+        return self._plain(self._add(OperatorKind.FILTER, RowFilter(_condition(condition)), "where", None, None))
 
     def columns(self, schema: pa.Schema | None = None) -> ColumnStream:
         """The rows (dicts) as columnar data: those that come together become one Arrow record batch.
@@ -94,7 +94,7 @@ class ColumnStream:
         from sage.core.runtime.operators.columns import SelectFactory
 
         chosen = _columns(columns, expressions)
-        factory = SelectFactory(chosen, columnar=True)
+        factory = SelectFactory(chosen)
         return ColumnStream(self._stream._operator("select", factory, label=_label(chosen)))
 
     def where(self, condition: Expression) -> ColumnStream:
@@ -109,7 +109,7 @@ class ColumnStream:
         from sage.core.runtime.operators.columns import WhereFactory
 
         checked = _condition(condition)
-        factory = WhereFactory(checked, columnar=True)
+        factory = WhereFactory(checked)
         return ColumnStream(self._stream._operator("where", factory, label=repr(checked)))
 
     def rows(self) -> DataStream[Row]:

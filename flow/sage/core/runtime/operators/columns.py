@@ -1,4 +1,4 @@
-"""Runs column expressions: over rows, over record batches, and from one form to the other."""
+"""Runs column expressions over record batches, and brings rows into that form and back."""
 
 from __future__ import annotations
 
@@ -8,26 +8,21 @@ from typing import Any
 
 from sage.core.api.columns import arrow
 from sage.core.api.columns.expressions import Expression
-from sage.core.api.columns.python import RowFilter, RowSelect
 from sage.core.runtime.events import Batch
 from sage.core.runtime.operators.base import Operator
-from sage.core.runtime.operators.functions import NO_TIME, begin
 
 __all__ = ["BatchesFactory", "RowsFactory", "SelectFactory", "WhereFactory"]
 
 
 @dataclass(slots=True, frozen=True)
 class SelectFactory:
-    """Makes the operator of `select`: new rows (or record batches) with a column for each expression."""
+    """Makes the operator of `select`: record batches with a column for each expression."""
 
     columns: tuple[tuple[str, Expression], ...]
-    columnar: bool
 
     def __call__(self) -> Operator:
         columns = dict(self.columns)
-        if self.columnar:
-            return _EachBatch(lambda batch: [arrow.select(columns, batch)])
-        return _Select(RowSelect(columns))
+        return _EachBatch(lambda batch: [arrow.select(columns, batch)])
 
 
 @dataclass(slots=True, frozen=True)
@@ -35,12 +30,9 @@ class WhereFactory:
     """Makes the operator of `where`: the rows for which the condition is true."""
 
     condition: Expression
-    columnar: bool
 
     def __call__(self) -> Operator:
-        if self.columnar:
-            return _EachBatch(lambda batch: _unless_empty(arrow.where(self.condition, batch)))
-        return _Where(RowFilter(self.condition))
+        return _EachBatch(lambda batch: _unless_empty(arrow.where(self.condition, batch)))
 
 
 @dataclass(slots=True, frozen=True)
@@ -59,36 +51,6 @@ class RowsFactory:
 
     def __call__(self) -> Operator:
         return _EachBatch(lambda batch: batch.to_pylist())
-
-
-class _Select(Operator):
-    def __init__(self, select: RowSelect) -> None:
-        self._select = select
-
-    def process(self, batch: Batch, port: int) -> None:
-        """See Operator."""
-        out = self.context.out
-        begin(out, batch)
-        out.records.extend(self._select(batch.records))
-        if out.timed:
-            times = batch.timestamps
-            out.timestamps.extend([NO_TIME] * len(batch.records) if times is None else times)
-
-
-class _Where(Operator):
-    def __init__(self, condition: RowFilter) -> None:
-        self._condition = condition
-
-    def process(self, batch: Batch, port: int) -> None:
-        """See Operator."""
-        out, records, times = self.context.out, batch.records, batch.timestamps
-        begin(out, batch)
-        if not out.timed:
-            out.records.extend(self._condition.rows(records))
-            return
-        kept = self._condition.numbers(records)
-        out.records.extend([records[index] for index in kept])
-        out.timestamps.extend([NO_TIME] * len(kept) if times is None else [times[index] for index in kept])
 
 
 class _EachBatch(Operator):
