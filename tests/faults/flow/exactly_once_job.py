@@ -151,7 +151,8 @@ def count(pair: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
 def main(job: str, folder: str, numbers: int, parallelism: int, pause: float) -> None:
     config = {"checkpoint.interval": "40ms", "checkpoint.timeout": "20s", "parallelism": parallelism}
     env = LocalEnvironment("exactly-once", config=config | json.loads(os.environ.get("CONFIG", "{}")))
-    source = SourceSpec(SourceKind.CONNECTOR, True, Numbers(numbers, 8, pause))
+    parts = 1 if parallelism == 1 else 8  # one part is read in order, so that the output has an order too
+    source = SourceSpec(SourceKind.CONNECTOR, True, Numbers(numbers, parts, pause))
     stream: Any = env._source(source, "numbers", parallelism, Origin.of_caller())
     if job == "windows":
         strategy: Any = WatermarkStrategy.for_bounded_out_of_orderness("1s").with_timestamp_assigner(lambda n: n)
