@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sage.core.api import DataStream, LocalEnvironment
+from sage.core.api.time import WatermarkGenerator, WatermarkOutput, WatermarkStrategy
 
 RELAXED = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -34,6 +35,12 @@ class Step:
             return stream.filter(lambda x: x % n != 0, parallelism=wide)
         if self.kind == "flat_map":
             return stream.flat_map(lambda x: [x] * (x % n), parallelism=wide)
+        if self.kind == "rebalance":
+            return stream.rebalance().map(lambda x: x - n, parallelism=wide)
+        if self.kind == "rescale":
+            return stream.rescale().map(lambda x: x, parallelism=wide)
+        if self.kind == "global":
+            return stream.global_().map(lambda x: x, parallelism=wide)
         if self.kind == "keyed":
             return stream.key_by(lambda x: str(x % n)).map(lambda x: x * 2, parallelism=wide)
         return stream.process(self._twice, parallelism=wide)
@@ -45,6 +52,9 @@ class Step:
             "filter": lambda: [record] if record % n != 0 else [],
             "flat_map": lambda: [record] * (record % n),
             "keyed": lambda: [record * 2],
+            "rebalance": lambda: [record - n],
+            "rescale": lambda: [record],
+            "global": lambda: [record],
             "process": lambda: [record, -record] if record % n == 0 else [record],
         }
         return results[self.kind]()
@@ -55,7 +65,7 @@ class Step:
 
 def steps(wide: bool) -> st.SearchStrategy[list[Step]]:
     parallelism = st.sampled_from([None, 1, 2, 3, 4]) if wide else st.none()
-    kinds = st.sampled_from(["map", "filter", "flat_map", "keyed", "process"])
+    kinds = st.sampled_from(["map", "filter", "flat_map", "keyed", "process", "rebalance", "rescale", "global"])
     return st.lists(st.builds(Step, kinds, st.integers(2, 5), parallelism), max_size=6)
 
 
@@ -65,6 +75,7 @@ configs = st.fixed_dictionaries(
         "buffer.timeout": st.sampled_from([0, 1, 10]),
         "channel.capacity": st.integers(1, 4),
         "chaining": st.booleans(),
+        "object.reuse": st.booleans(),
     }
 )
 records = st.lists(st.integers(0, 1000), max_size=300)
@@ -104,6 +115,50 @@ def test_parallel_subtasks_lose_and_double_nothing(
     """With any parallelism the same records come out."""
     env = LocalEnvironment("random", config | {"parallelism": default})
     assert Counter(ran(env, env.from_collection(data), pipeline)) == Counter(expected(data, pipeline))
+
+
+class EachRecord(WatermarkGenerator[Any]):
+    """A watermark after every third record: nothing older comes."""
+
+    count = 0
+
+    def on_event(self, event: Any, event_timestamp: int, output: WatermarkOutput) -> None:
+        self.count += 1
+        if self.count % 3 == 0:
+            output.emit_watermark(event_timestamp)
+
+    def on_periodic_emit(self, output: WatermarkOutput) -> None:
+        """Everything is said."""
+
+
+@pytest.mark.spec("K4")
+@RELAXED
+@given(data=records, pipeline=steps(wide=True), config=configs, default=st.integers(1, 3))
+def test_times_go_with_records_and_no_watermark_overtakes(
+    data: list[int], pipeline: list[Step], config: dict[str, Any], default: int
+) -> None:
+    """Whatever way a record takes, it keeps its event time, and comes before the watermark that covers it."""
+    env = LocalEnvironment("times", config | {"parallelism": default})
+    timed = [(record, 10 * place) for place, record in enumerate(data)]
+    strategy: WatermarkStrategy[Any] = WatermarkStrategy.for_generator(EachRecord)
+    dated = env.from_collection(timed).assign_timestamps_and_watermarks(
+        strategy.with_timestamp_assigner(lambda pair: pair[1]), parallelism=1
+    )
+    stream: DataStream[int] = dated.map(lambda pair: pair[0])
+    for step in pipeline:
+        stream = step.apply(stream)
+    out: list[tuple[int, int | None]] = []
+    late: list[int] = []
+
+    def look(record: int, context: Any, collector: Any) -> None:
+        if context.timestamp() <= context.timer_service().current_watermark():
+            late.append(record)
+        collector.collect((record, context.timestamp()))
+
+    stream.process(look).sink(out.append, parallelism=1)
+    env.submit()
+    assert late == []
+    assert Counter(out) == Counter((result, time) for record, time in timed for result in expected([record], pipeline))
 
 
 @RELAXED
