@@ -308,6 +308,32 @@ def test_a_batch_waits_for_the_timeout_only_once() -> None:
     assert not worker.is_alive()
 
 
+def test_a_slow_sink_makes_its_source_wait() -> None:
+    """Shares of time: the sink is busy, the source back-pressured; an operator is not billed for those below it."""
+    stream = untouched().env.from_collection(range(60)).map(lambda x: x)
+    stream.rebalance().map(lambda x: x, name="quick")._operator("slow", Slow).sink(lambda record: None)
+    tasks, _ = wired(stream, channel_capacity=1)
+    source, sink = tasks[-2:]
+    threads = [threading.Thread(target=task.run) for task in (source, sink)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert source.meter.blocked_s > 4 * source.meter.busy_s
+    assert sink.meter.busy_s > 0.1
+    assert sink.meter.blocked_s == 0
+    quick, slow, _ = sink.chain.operators
+    assert slow.busy_s > 4 * quick.busy_s
+    assert source.chain.operators[0].busy_s < 0.1
+
+
+class Slow(Operator):
+    def process(self, batch: Batch, port: int) -> None:
+        for record in batch.records:
+            time.sleep(0.002)
+            self.context.out.emit(record)
+
+
 class TestLife:
     def test_operators_are_closed_though_one_cannot_open(self) -> None:
         log: list[Any] = []
