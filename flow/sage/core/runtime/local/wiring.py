@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
 
-from sage.common.errors import PipelineError
+from sage.common.errors import PipelineError, StateError
 from sage.core.api.function.base_function import BaseFunction, FunctionContext
 from sage.core.api.function.service_calls import ServiceProvider
 from sage.core.checkpoint.in_flight import deal
@@ -23,13 +23,13 @@ from sage.core.runtime.channel import InputGate
 from sage.core.runtime.checkpointing import CheckpointAccess, SubtaskCheckpoints
 from sage.core.runtime.clock import Clock, SystemClock
 from sage.core.runtime.events import Batch, Item
-from sage.core.runtime.failure import OnError
+from sage.core.runtime.failure import OnError, RecordFailure
 from sage.core.runtime.feedback import FeedbackFactory, FeedbackInput, FeedbackLoops, FeedbackOperator
 from sage.core.runtime.inputs import CollectionInput, ReaderInput, RecordCount, calls
 from sage.core.runtime.mailbox import Mailbox
 from sage.core.runtime.meter import Meter
 from sage.core.runtime.operators.base import Emitter, OperatorContext
-from sage.core.runtime.operators.source import SplitInput
+from sage.core.runtime.operators.source import BadRecords, SplitInput
 from sage.core.runtime.output import Output
 from sage.core.runtime.partition import KeyPartitioner
 from sage.core.runtime.settings import CheckpointMode, RestartKind, RuntimeSettings
@@ -101,7 +101,16 @@ def _restore_in_flight(
     parts = job.states.in_flight(task.head.node.uid)
     if not any(parts):
         return
-    keys = {edge.port: edge.key for edge in plan.edges if edge.target == task.index and edge.key is not None}
+    incoming = [edge for edge in plan.edges if edge.target == task.index]
+    waiting = {port for part in parts for port, _ in part}
+    copied = {edge.port for edge in incoming if edge.partitioning is Partitioning.BROADCAST}
+    if len(parts) != task.parallelism and waiting & copied:
+        raise StateError(
+            f"{task.name!r} cannot go on with {task.parallelism} subtasks from this checkpoint of {len(parts)}",
+            cause="it is an unaligned one, and records were on their way to a broadcast input",
+            hint="restore it with the parallelism of before, or take a savepoint to change it",
+        )
+    keys = {edge.port: edge.key for edge in incoming if edge.key is not None}
     partitioners = {
         port: KeyPartitioner(key.bind(0, 1).call, task.parallelism)
         for port, key in keys.items()
@@ -222,8 +231,9 @@ class _Subtask:
         return beginning
 
     def _reader_context(self, wake: Callable[[], None]) -> ReaderContext:
-        stopping = self._job.stopping.is_set
-        return ReaderContext(self._number, self._task.parallelism, self._job.clock, stopping, wake)
+        stopping, node = self._job.stopping.is_set, self._task.head.node
+        bad_records = BadRecords(self._job.on_error, node.name, node.uid, self._number)
+        return ReaderContext(self._number, self._task.parallelism, self._job.clock, stopping, wake, bad_records)
 
     def _iterator(self, source: SourceSpec) -> Callable[[], Iterator[Any]]:
         """Makes the iterator of a source; called in the thread that reads it."""
@@ -290,7 +300,12 @@ class _Subtask:
             senders=self._task.parallelism,
             meter=self._meter,
             tag=edge.tag,
+            on_key_error=partial(self._key_error, plan) if self._job.on_error is not None else None,
         )
+
+    def _key_error(self, plan: PhysicalOperator, record: Any, timestamp: int | None, error: Exception) -> None:
+        assert self._job.on_error is not None, "only then are records left out"
+        self._job.on_error(RecordFailure("key_by", plan.node.uid, self._number, record, timestamp, error))
 
     def _bound(self, plan: PhysicalOperator, spec: FunctionSpec, state: OperatorStates | None) -> BoundFunction:
         bound = spec.bind(self._number, self._task.parallelism)
