@@ -13,13 +13,24 @@ class Meter:
     Written by the task's thread; read by any.
     """
 
-    __slots__ = ("blocked_s", "busy_s", "idle_s", "inner_s")
+    __slots__ = ("blocked_s", "busy_s", "idle_s", "inner_s", "sending_since", "taking_since")
 
     def __init__(self) -> None:
         self.busy_s = 0.0
         self.blocked_s = 0.0
         self.idle_s = 0.0
         self.inner_s = 0.0
+        self.taking_since = 0.0  # time.perf_counter() when the task began to wait for input; 0: it does not
+        self.sending_since = 0.0  # when it gave the batch that it still gives to a receiver
+
+    def waits(self) -> tuple[float, float]:
+        """Seconds idle and back-pressured, with those of a wait that still lasts; from any thread."""
+        now = time.perf_counter()
+        taking, sending = self.taking_since, self.sending_since
+        return (
+            self.idle_s + (now - taking if taking else 0.0),
+            self.blocked_s + (now - sending if sending else 0.0),
+        )
 
     def enter(self) -> tuple[float, float]:
         """A stage begins. Give what is returned to `leave`."""

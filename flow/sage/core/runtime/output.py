@@ -23,6 +23,9 @@ class KeySelectionFailed(Exception):  # noqa: N818 - carries the user's exceptio
         self.record = record
 
 
+OnKeyError = Callable[[Any, int | None, Exception], None]  # the record, its event time, what was raised
+
+
 class Receiver(Protocol):
     """The receiving gate, in this process or behind a connection."""
 
@@ -76,7 +79,7 @@ class Output(Target):
     """One subtask's side of one edge. Used by that subtask's thread only.
 
     `receivers` are pairs of a gate and the number of this sender's channel there. With `forward` there is one. `tag`:
-    the side output that feeds it.
+    the side output that feeds it. With `on_key_error`, a record whose key cannot be had goes there and is left out.
     """
 
     def __init__(
@@ -91,9 +94,11 @@ class Output(Target):
         senders: int = 1,
         meter: Meter | None = None,
         tag: str | None = None,
+        on_key_error: OnKeyError | None = None,
     ) -> None:
         super().__init__()
         self.tag = tag
+        self._on_key_error = on_key_error
         self.sent = 0
         self._receivers = receivers
         self._split: Callable[[Batch], list[Batch]] = _whole
@@ -159,18 +164,35 @@ class Output(Target):
             self._put(gate, sender, event)
 
     def _put(self, gate: Receiver, sender: int, item: Item, *, force: bool = False) -> None:
-        waited = gate.put(sender, item, force=force)
+        meter = self.meter
+        meter.sending_since = time.perf_counter()
+        try:
+            waited = gate.put(sender, item, force=force)
+        finally:
+            meter.sending_since = 0.0
         if waited:
-            self.meter.waited(waited)
+            meter.waited(waited)
 
     def _by_key(self, key: FunctionSpec, partitioner: KeyPartitioner) -> Callable[[Batch], list[Batch]]:
         def split(batch: Batch) -> list[Batch]:
-            try:
-                return partitioner.split(batch)
-            except BaseException as error:
-                raise KeySelectionFailed(key, partitioner.failed_at) from error
+            while True:
+                try:
+                    return partitioner.split(batch)
+                except Exception as error:
+                    if self._on_key_error is None:
+                        raise KeySelectionFailed(key, partitioner.failed_at) from error
+                    batch = self._without(batch, partitioner.failed_index, error)
+                except BaseException as error:
+                    raise KeySelectionFailed(key, partitioner.failed_at) from error
 
         return split
+
+    def _without(self, batch: Batch, index: int, error: Exception) -> Batch:
+        assert self._on_key_error is not None, "only then are records left out"
+        times = batch.timestamps
+        self._on_key_error(batch.records[index], None if times is None else times[index], error)
+        kept = None if times is None else times[:index] + times[index + 1 :]
+        return Batch(batch.records[:index] + batch.records[index + 1 :], kept)
 
     def _everywhere(self, batch: Batch) -> list[Batch]:
         return [batch] * len(self._receivers)

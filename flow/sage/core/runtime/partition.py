@@ -82,6 +82,7 @@ class KeyPartitioner:
         self._targets = targets
         self._known: dict[Any, int] = {}
         self.failed_at: Any = None  # the record whose key could not be had
+        self.failed_index = 0  # where it stands in its batch
 
     def split(self, batch: Batch) -> list[Batch]:
         """One batch for each target; records of a target stay in order."""
@@ -99,7 +100,7 @@ class KeyPartitioner:
                 if chosen is not None:
                     chosen.append(target)
         except BaseException:
-            self.failed_at = record
+            self.failed_at, self.failed_index = record, sum(map(len, parts))
             raise
         if chosen is None or batch.timestamps is None:
             return [Batch(part) for part in parts]

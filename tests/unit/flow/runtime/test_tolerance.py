@@ -78,6 +78,23 @@ def test_a_failure_behind_an_operator_is_not_the_operators() -> None:
     assert [record for batch in out for record in batch.records] == [2, 2, "last"]
 
 
+@pytest.mark.parametrize("parallelism", [1, 2])
+def test_a_record_without_a_key_is_left_out(parallelism: int) -> None:
+    """Where the key is taken to choose a subtask, and where it is taken in front of a function."""
+    out: list[int] = []
+    told: list[RecordFailure] = []
+    failed = None
+    stream = untouched().env.from_collection([2, 3, 4, 6, 5])
+    stream.key_by(halves).reduce(lambda a, b: a + b, parallelism=parallelism).sink(out.append, parallelism=1)
+    tasks, _ = wired(stream, on_error=told.append)
+    for task in tasks[1:]:
+        failed = failed or task.run()
+    assert failed is None
+    assert sorted(out) == [2, 4, 6]
+    assert [one.record for one in told] == [3, 5]
+    assert [str(one.error) for one in told] == ["3 is odd", "5 is odd"]
+
+
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
 def test_what_is_no_error_of_a_record_ends_the_job(kind: type[BaseException]) -> None:
     def leave(record: Any) -> Any:
