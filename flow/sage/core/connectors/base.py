@@ -13,15 +13,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from sage.core.runtime.clock import Clock
 from sage.core.runtime.events import Batch
 
-__all__ = ["ReaderContext", "Sink", "SinkContext", "SinkWriter", "Source", "SourceReader", "Split"]
+__all__ = ["BadRecord", "ReaderContext", "Sink", "SinkContext", "SinkWriter", "Source", "SourceReader", "Split"]
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
+
+BadRecord: TypeAlias = Callable[[object, Exception], None]
+
+
+def _refuse(record: object, error: Exception) -> None:
+    raise error
 
 
 @dataclass(slots=True, frozen=True)
@@ -34,13 +40,18 @@ class Split:
 
 @dataclass(slots=True, frozen=True)
 class ReaderContext:
-    """`is_stopping()` is true once the job was asked to stop; `wake()` (any thread) ends a `poll` that waits."""
+    """`is_stopping()` is true once the job was asked to stop; `wake()` (any thread) ends a `poll` that waits.
+
+    `bad_record(what was read, why it is no record)` raises the error, or returns where the job leaves out such records
+    (`on_error: skip` or `dead-letter`); called in the task's thread.
+    """
 
     subtask: int
     parallelism: int
     clock: Clock
     is_stopping: Callable[[], bool]
     wake: Callable[[], None]
+    bad_record: BadRecord = _refuse
 
 
 class SourceReader(ABC, Generic[T_co]):
@@ -80,6 +91,11 @@ class Source(ABC, Generic[T_co]):
     @abstractmethod
     def splits(self) -> list[Split]:
         """The splits as they are now; dealt over subtasks by a stable hash of their ids."""
+
+    def resume(self, stored: Sequence[Split]) -> list[Split]:
+        """The splits after a restore: by default those stored, and those that are new since."""
+        found = {split.id: split for split in self.splits()}
+        return list((found | {split.id: split for split in stored}).values())
 
     @abstractmethod
     def reader(self, context: ReaderContext) -> SourceReader[T_co]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from sage.core.connectors.base import ReaderContext, Source, SourceReader, Split
 from sage.core.runtime.events import Batch, EndOfStream, Item
+from sage.core.runtime.failure import OnError, RecordFailure
 from sage.core.state.base import OperatorStateBackend
 
-__all__ = ["SplitInput", "splits_of"]
+__all__ = ["BadRecords", "SplitInput", "splits_of"]
 
 SPLITS = "source.splits"
 _WAIT = 0.5  # seconds that a poll may wait where nothing else is due; a wake ends it early
@@ -23,6 +25,21 @@ _WAIT = 0.5  # seconds that a poll may wait where nothing else is due; a wake en
 def splits_of(subtask: int, parallelism: int, splits: list[Split]) -> list[Split]:
     """The share of one subtask: by a hash of the split's id that is the same in every process."""
     return [split for split in splits if zlib.crc32(split.id.encode()) % parallelism == subtask]
+
+
+@dataclass(slots=True, frozen=True)
+class BadRecords:
+    """What a source read that is no record: told to the job's `on_error`, or raised where there is none."""
+
+    on_error: OnError | None
+    operator: str
+    operator_id: str
+    subtask: int
+
+    def __call__(self, record: object, error: Exception) -> None:
+        if self.on_error is None:
+            raise error
+        self.on_error(RecordFailure(self.operator, self.operator_id, self.subtask, record, None, error))
 
 
 class SplitInput:
@@ -53,9 +70,8 @@ class SplitInput:
     def open(self) -> None:
         """Make the reader and give it its splits, where the state knows a position there."""
         context = self._make_context(self.wake)
-        stored = {entry[0]: Split(entry[0], entry[1]) for entry in self._state.get(SPLITS, "union")}
-        found = {split.id: split for split in self._source.splits()}
-        every = list((found | stored).values())
+        stored = [Split(entry[0], entry[1]) for entry in self._state.get(SPLITS, "union")]
+        every = self._source.resume(stored) if stored else self._source.splits()
         self._reader = self._source.reader(context)
         self._reader.add_splits(splits_of(context.subtask, context.parallelism, every))
 
