@@ -140,6 +140,20 @@ def test_window_joins_are_those_of_the_model(
         assert [record[2] for record, _ in harness.side.get("late", [])] == model.late
 
 
+def test_interval_join_keeps_no_record_that_can_have_no_partner() -> None:
+    harness = OperatorHarness(IntervalJoinFactory(0, 10, spec(lambda left, right: 0, FunctionKind.JOIN)), KEYS)
+    harness.process([("a", 50, 1)], [50], 0)
+    harness.process([("a", 20, 2), ("a", 30, 3)], [20, 30], 0)
+    harness.process([("a", 25, 4)], [25], 1)
+    assert harness.context.keyed is not None
+    left = harness.context.keyed.table("interval-left", "times, records")
+    harness.context.keyed.key = "a"
+    for watermark, kept in ((29, [20, 30, 50]), (30, [30, 50]), (40, [50]), (60, None)):
+        harness.watermark(watermark)
+        held = left.get()
+        assert (None if held is None else held[0]) == kept
+
+
 def paired(fired: tuple[str, int, int, tuple[int, ...]], ports: dict[int, tuple[int, Any]], grouped: bool) -> list[Any]:
     """What a join, or a co-group, makes of a window that the model fired."""
     _, _, end, numbers = fired
