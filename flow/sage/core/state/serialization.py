@@ -24,6 +24,7 @@ _SCALARS = frozenset({int, float, str, bytes, bool, type(None)})
 _CONTAINERS = frozenset({list, tuple, dict})
 _TUPLE_EXT, _MAP_EXT = 1, 2
 _DEEPEST = 32
+_SHORT = 512  # bytes: copied sooner than looked at through a memoryview
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder()
@@ -52,7 +53,7 @@ def load(data: bytes) -> Any:
     tag = data[:1]
     try:
         if tag == _PLAIN:
-            return _decode(memoryview(data)[1:])
+            return _decode(data[1:] if len(data) < _SHORT else memoryview(data)[1:])
         if tag == _TUPLE:
             return tuple(_decode(memoryview(data)[1:]))
         if tag == _NESTED:

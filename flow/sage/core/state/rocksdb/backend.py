@@ -138,31 +138,49 @@ class RocksKeyedState:
                 iterator.next()
 
     def flush_slice(self) -> None:
-        """See KeyedStateBackend: writes some of the rows beyond `dirty_rows`, and removes some that have expired.
+        """See KeyedStateBackend: writes some of the rows that have been dirty long, and removes some that have expired.
 
         While a snapshot is being written nothing else may be; with too much dirty, the task takes part in that.
         """
         self._retire()
-        dirty = sum(len(rows.dirty) for rows in self._stores)
-        limit = self.settings.dirty_rows
+        dirty, limit = sum(len(rows.dirty) for rows in self._stores), self.settings.dirty_rows
         if self._freeze is not None and dirty > _HARD_LIMIT * limit:
             self._freeze.link()
             self._retire()
-        if self._freeze is None and dirty > limit:
-            self._write_dirty(max(self.settings.slice_rows, (dirty - limit) // 4))
+        if self._freeze is None:
+            self._write_slice(dirty - limit)
         if self._sweep and self._monotonic() - self._swept >= _SWEEP_EVERY_S:
             self._swept = self._monotonic()
             self._sweep.step(self._db)
 
-    def _write_dirty(self, count: int) -> None:
-        batch = write_batch()
-        for rows in self._stores:
-            while rows.dirty and len(batch) < count:
-                _add(batch, *rows.encode(*rows.take()))
-            rows.shrink()
-        self._write(batch)
+    def _write_slice(self, excess: int) -> None:
+        """Some aging rows; when there are none, and too many are dirty, these begin to age."""
+        aging = [rows for rows in self._stores if rows.aging]
+        if not aging and excess > 0:
+            for rows in self._stores:
+                rows.shrink()
+                rows.age()
+            aging = [rows for rows in self._stores if rows.aging]
+        count = self.settings.slice_rows + max(0, excess)
+        written: dict[bytes, bytes | None] = {}
+        for rows in aging:
+            while rows.aging and count > 0:
+                taken = rows.take()
+                count -= 1
+                if taken is not None:
+                    row, packed = rows.encode(*taken)
+                    written[row] = packed
+        self._write(written)
 
-    def _write(self, batch: Any) -> None:
+    def _write(self, rows: dict[bytes, bytes | None]) -> None:
+        """Write rows in their order, which RocksDB takes in half the time; None deletes."""
+        batch = write_batch()
+        for row in sorted(rows):
+            packed = rows[row]
+            if packed is None:
+                batch.delete(row)
+            else:
+                batch.put(row, packed)
         try:
             self._db.write(batch, without_log())
         except Exception as error:  # rocksdict raises plain Exception
@@ -189,10 +207,7 @@ class RocksKeyedState:
         for rows in list(self._stores):
             frozen = iter(list(rows.frozen.items()))
             while part := list(itertools.islice(frozen, self.settings.slice_rows)):
-                batch = write_batch()
-                for slot, value in part:
-                    _add(batch, *rows.encode(slot, value))
-                self._write(batch)
+                self._write(dict(rows.encode(slot, value) for slot, value in part))
         try:
             self._db.flush(False)
             wait_for_flush(lambda: self._db.property_int_value("rocksdb.num-immutable-mem-table") or 0)
@@ -263,10 +278,3 @@ class RocksKeyedState:
         self._stores.clear()
         self._tables.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _add(batch: Any, row: bytes, packed: bytes | None) -> None:
-    if packed is None:
-        batch.delete(row)
-    else:
-        batch.put(row, packed)

@@ -2,8 +2,9 @@
 
 A row is looked for in this order:
 
-    dirty    changed since the last write; the newest value
-    frozen   dirty at a barrier, being written by the snapshot in another thread
+    dirty    changed lately; the newest value
+    aging    changed some time ago, being written slice by slice; what becomes dirty again meanwhile is left out
+    frozen   dirty or aging at a barrier, being written by the snapshot in another thread
     young    read or written lately        old    the generation before
     the database
 
@@ -17,7 +18,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from sage.core.state.copies import own_copy
-from sage.core.state.rocksdb.rows import RowCodec, decode
+from sage.core.state.rocksdb.rows import RowCodec, value_of
 
 __all__ = ["MISSING", "CachedRows"]
 
@@ -28,7 +29,19 @@ _FIRST_LOOK = 1024
 class CachedRows:
     """Rows by slot: a key, (key, namespace), or (key, namespace, entry)."""
 
-    __slots__ = ("_find", "_limit", "_max_bytes", "_row_bytes", "_row_of", "codec", "dirty", "frozen", "old", "young")
+    __slots__ = (
+        "_find",
+        "_limit",
+        "_max_bytes",
+        "_row_bytes",
+        "_row_of",
+        "aging",
+        "codec",
+        "dirty",
+        "frozen",
+        "old",
+        "young",
+    )
 
     def __init__(
         self,
@@ -46,6 +59,7 @@ class CachedRows:
         self._max_bytes = max_bytes
         self._row_bytes = 0.0
         self.dirty: dict[Any, Any] = {}
+        self.aging: dict[Any, Any] = {}
         self.frozen: dict[Any, Any] = {}
         self.young: dict[Any, Any] = {}
         self.old: dict[Any, Any] = {}
@@ -57,6 +71,10 @@ class CachedRows:
 
     def get_clean(self, slot: Hashable) -> Any:
         """The value of a row that is not dirty."""
+        if self.aging:
+            value = self.aging.get(slot, MISSING)
+            if value is not MISSING:
+                return value
         if self.frozen:
             value = self.frozen.get(slot, MISSING)
             if value is not MISSING:
@@ -83,7 +101,8 @@ class CachedRows:
     def freeze(self) -> None:
         """Set what is dirty apart for a snapshot."""
         assert not self.frozen, "one snapshot at a time"
-        self.frozen, self.dirty = self.dirty, {}
+        self.aging.update(self.dirty)
+        self.frozen, self.aging, self.dirty = self.aging, {}, {}
 
     def written(self) -> None:
         """The snapshot has written what was frozen."""
@@ -94,18 +113,25 @@ class CachedRows:
 
     def not_written(self) -> None:
         """The snapshot has not written it: it is dirty still."""
-        self.frozen.update(self.dirty)
-        self.dirty, self.frozen = self.frozen, {}
+        self.frozen.update(self.aging)
+        self.aging, self.frozen = self.frozen, {}
 
-    def take(self) -> tuple[Any, Any]:
-        """One dirty row, to be written now: the last that became dirty, so that rows changed often wait longest."""
-        slot, value = self.dirty.popitem()
+    def age(self) -> None:
+        """What is dirty is to be written now. Only when nothing is aging."""
+        assert not self.aging, "one generation at a time"
+        self.aging, self.dirty = self.dirty, {}
+
+    def take(self) -> tuple[Any, Any] | None:
+        """An aging row, to be written now; None when it became dirty again and need not be."""
+        slot, value = self.aging.popitem()
+        if slot in self.dirty:
+            return None
         self.keep(slot, value)
         return slot, value
 
     def newer(self, slot: Hashable) -> bool:
         """Whether the database may be behind for that slot."""
-        return slot in self.dirty or slot in self.frozen
+        return slot in self.dirty or slot in self.aging or slot in self.frozen
 
     def encode(self, slot: Any, value: Any) -> tuple[bytes, bytes | None]:
         """A row, and its value; None: to be deleted."""
@@ -129,4 +155,4 @@ class CachedRows:
         if packed is None:
             return None
         self._row_bytes += (len(packed) - self._row_bytes) / 64
-        return decode(row, packed)[1]
+        return value_of(row, packed)

@@ -18,14 +18,15 @@ class RocksSettings:
 
     `dirty_rows`: from here on rows are written in the background; four times as many make the task wait for a
     checkpoint that is being written. `cached_rows`: rows kept unpacked, in each of two generations, `cached_bytes` of
-    them packed at most. `incremental`: a checkpoint names the files that the one before it has already.
+    them packed at most. `write_buffer` is small, because rows are inserted at random: one that fits in the processor's
+    cache takes them twice as fast. `incremental`: a checkpoint names the files that the one before it has already.
     """
 
     dirty_rows: int = 65_536
     cached_rows: int = 262_144
     cached_bytes: int = 64 << 20
-    slice_rows: int = 2_048
-    write_buffer: int = 16 << 20
+    slice_rows: int = 4_096
+    write_buffer: int = 4 << 20
     block_cache: int = 64 << 20
     incremental: bool = True
 
@@ -51,18 +52,28 @@ def _block_cache(size: int) -> Any:
 
 def open_database(path: Path, settings: RocksSettings, *, read_only: bool = False) -> Any:
     """Open or make a database (a rocksdict.Rdict, of bytes). Raises StateError, with RocksDB's words."""
-    from rocksdict import AccessType, BlockBasedOptions, DBCompressionType, Options, Rdict
+    from rocksdict import (
+        AccessType,
+        BlockBasedOptions,
+        DBCompactionStyle,
+        DBCompressionType,
+        Options,
+        Rdict,
+    )
 
     blocks = BlockBasedOptions()
     blocks.set_bloom_filter(10, False)
     blocks.set_block_cache(_block_cache(settings.block_cache))
-    blocks.set_cache_index_and_filter_blocks(True)
-    blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_block_based_table_factory(blocks)
     options.set_compression_type(DBCompressionType.lz4())
     options.set_write_buffer_size(settings.write_buffer)
+    options.set_max_write_buffer_number(4)
+    options.set_compaction_style(DBCompactionStyle.universal())  # small files join small ones: increments stay small
+    options.set_level_zero_file_num_compaction_trigger(6)
+    options.set_level_zero_slowdown_writes_trigger(40)
+    options.set_level_zero_stop_writes_trigger(60)
     options.set_max_background_jobs(2)
     options.set_max_open_files(512)
     options.set_keep_log_file_num(1)

@@ -21,9 +21,10 @@ from sage.core.runtime.partition import KEY_GROUPS, stable_bytes
 from sage.core.state.groups import group_of
 from sage.core.state.serialization import dump, load
 
-__all__ = ["ENTRY", "PLAIN", "SPACED", "RowCodec", "decode", "key_bytes", "table_of"]
+__all__ = ["ENTRY", "PLAIN", "SPACED", "RowCodec", "decode", "key_bytes", "table_of", "value_of"]
 
 PLAIN, SPACED, ENTRY = 0, 1, 2
+_TELLING = (b"n:", b"s:")  # rows from which the key can be read back
 _HASHES_TO_ITSELF = 2**61 - 1
 _LENGTH = struct.Struct(">I")
 _DOUBLE = struct.Struct(">d")
@@ -127,7 +128,7 @@ class RowCodec:
 
     def pack(self, row: bytes, slot: Any, value: Any) -> bytes:
         """The value of a row; with the slot in front, where the row does not tell it."""
-        if self.kind == PLAIN and row[3:5] in (b"n:", b"s:"):
+        if self.kind == PLAIN and row[3:5] in _TELLING:
             return dump(value)
         label = dump(slot)
         return _LENGTH.pack(len(label)) + label + dump(value)
@@ -143,3 +144,10 @@ def decode(row: bytes, packed: bytes) -> tuple[Any, Any]:
             return row[5:].decode("utf-8", "surrogatepass"), load(packed)
     end = _LENGTH.size + _LENGTH.unpack_from(packed)[0]
     return load(packed[_LENGTH.size : end]), load(packed[end:])
+
+
+def value_of(row: bytes, packed: bytes) -> Any:
+    """The value of a row whose slot is known. Raises StateError."""
+    if row[3:5] in _TELLING and row[2] & 3 == PLAIN:
+        return load(packed)
+    return load(packed[_LENGTH.size + _LENGTH.unpack_from(packed)[0] :])

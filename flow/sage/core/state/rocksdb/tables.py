@@ -172,15 +172,17 @@ class MapRows(CachedRows):
         """Entries of a map that may be newer than the database."""
         return {**self._by_owner_frozen.get(owner, {}), **self._by_owner.get(owner, {})}
 
-    def take(self) -> tuple[Any, Any]:
+    def take(self) -> tuple[Any, Any] | None:
         """See CachedRows."""
-        slot, value = super().take()
-        owner = slot[0], slot[1]
-        entries = self._by_owner[owner]
-        del entries[slot[2]]
-        if not entries:
-            del self._by_owner[owner]
-        return slot, value
+        taken = super().take()
+        if taken is not None:
+            slot = taken[0]
+            owner = slot[0], slot[1]
+            entries = self._by_owner[owner]
+            del entries[slot[2]]
+            if not entries:
+                del self._by_owner[owner]
+        return taken
 
     def freeze(self) -> None:
         """See CachedRows."""
@@ -206,9 +208,7 @@ def live_slots(rows: CachedRows, found: Iterator[tuple[bytes, bytes]]) -> Iterat
         slot, _ = decode(row, packed)
         if not rows.newer(slot):
             yield slot
-    for slot, value in list(rows.dirty.items()):
+    newer: dict[Any, Any] = {**rows.frozen, **rows.aging, **rows.dirty}
+    for slot, value in newer.items():
         if value is not None:
-            yield slot
-    for slot, value in list(rows.frozen.items()):
-        if value is not None and slot not in rows.dirty:
             yield slot
