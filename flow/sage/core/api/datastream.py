@@ -15,11 +15,11 @@ from sage.core.api.connected import ConnectedStreams, KeyedConnectedStreams
 from sage.core.api.feedback import FeedbackMixin
 from sage.core.api.keyed import KeyedMixin
 from sage.core.api.output_tag import OutputTag, tag_name
-from sage.core.api.outputs import OutputsMixin
 from sage.core.api.partitioning import PartitioningMixin
 from sage.core.api.stream import DataStreamSink
 from sage.core.api.timed import KeyedWindowsMixin, TimedMixin
 from sage.core.api.transformations import TransformationsMixin
+from sage.core.api.writing import WritingMixin
 from sage.core.graph.origin import Origin
 from sage.core.graph.spec import OperatorKind, checked_parallelism
 
@@ -35,7 +35,7 @@ class DataStream(
     ColumnsMixin[T],
     TimedMixin[T],
     PartitioningMixin[T],
-    OutputsMixin[T],
+    WritingMixin[T],
     FeedbackMixin[T],
     Generic[T],
 ):

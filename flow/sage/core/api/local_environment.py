@@ -18,6 +18,8 @@ from sage.core.api.function.base_function import StopSignal
 from sage.core.api.function.functions import BatchFunction, SourceFunction
 from sage.core.api.function.service_calls import ServiceCalls
 from sage.core.api.job_handle import JobHandle
+from sage.core.api.reading import ReadingMixin
+from sage.core.connectors.base import Source
 from sage.core.graph.explain import explained
 from sage.core.graph.logical import LogicalGraph
 from sage.core.graph.origin import Origin
@@ -40,7 +42,7 @@ __all__ = ["LocalEnvironment"]
 R = TypeVar("R")
 
 
-class LocalEnvironment:
+class LocalEnvironment(ReadingMixin):
     """Builds pipelines and runs them on threads of this process.
 
     `config` takes dotted or nested keys: `parallelism` (1), `buffer.timeout` (10 ms: how long a record may wait to
@@ -92,6 +94,8 @@ class LocalEnvironment:
         self, source: SourceFunction[R] | type[SourceFunction[R]], *, name: str | None = ..., parallelism: int = ...
     ) -> DataStream[R]: ...
     @overload
+    def from_source(self, source: Source[R], *, name: str | None = ..., parallelism: int = ...) -> DataStream[R]: ...
+    @overload
     def from_source(self, source: Iterable[R], *, name: str | None = ..., parallelism: int = ...) -> DataStream[R]: ...
     @overload
     def from_source(
@@ -102,9 +106,10 @@ class LocalEnvironment:
         self, source: Callable[[], R | StopSignal | type[StopSignal]], *, name: str | None = ..., parallelism: int = ...
     ) -> DataStream[R]: ...
     def from_source(self, source: Any, *, name: str | None = None, parallelism: int = 1) -> DataStream[Any]:
-        """A stream of a SourceFunction (class or instance), a generator, or a function called for each record.
+        """A stream of a connector's Source, of a SourceFunction (class or instance), of a generator, or of a function
+        called for each record.
 
-        With a parallelism above 1 every subtask reads a source of its own.
+        With a parallelism above 1 every subtask reads a source of its own, or its share of a connector's splits.
         """
         origin = Origin.of_caller()
         return self._source(SourceSpec.any(source, origin), name or "from_source", parallelism, origin)
