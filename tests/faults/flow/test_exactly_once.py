@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -41,9 +42,16 @@ class Runs:
         self._home = folder / "home"
 
     def __call__(
-        self, parallelism: int, *, restore: str | None = "latest", kill: str = "", after: float | None = None
+        self,
+        parallelism: int,
+        *,
+        restore: str | None = "latest",
+        kill: str = "",
+        after: float | None = None,
+        interrupt: bool = False,
     ) -> int:
-        """The exit code; `kill` names a phase, `after` kills from outside after so many seconds."""
+        """The exit code; `kill` names a phase, `after` kills after so many seconds, `interrupt` is a Ctrl-C as soon as
+        there is output."""
         arguments = [str(SAGE), "run", "local", str(JOB)]
         if restore is not None:
             arguments += ["--restore", restore]
@@ -55,6 +63,11 @@ class Runs:
         timer = threading.Timer(after, process.kill) if after is not None else None
         if timer is not None:
             timer.start()
+        while interrupt and process.poll() is None:
+            time.sleep(0.01)
+            if self.lines:
+                process.send_signal(signal.SIGINT)
+                break
         self.said, _ = process.communicate(timeout=120)
         if timer is not None:
             timer.cancel()
@@ -96,6 +109,19 @@ def test_a_kill_in_each_phase(phase: str, undisturbed: Callable[[str], list[str]
     assert runs(1, kill="commit:2" if phase == "restore" else f"{phase}:3") == -signal.SIGKILL, runs.said
     assert runs(1, kill=f"{phase}:2") == -signal.SIGKILL, runs.said
     runs.finish(1)
+    assert runs.lines == undisturbed("rolling")
+
+
+@pytest.mark.slow
+@pytest.mark.spec("X4")
+def test_ctrl_c_makes_a_last_checkpoint(undisturbed: Callable[[str], list[str]], tmp_path: Path) -> None:
+    runs = Runs(tmp_path, pause=0.02)
+    assert runs(1, interrupt=True) == 130, runs.said
+    assert "exactly-once cancelled" in runs.said
+    assert "Traceback" not in runs.said
+    assert len(runs.lines) < NUMBERS
+    runs.finish(1)
+    assert "continues from checkpoint" in runs.said
     assert runs.lines == undisturbed("rolling")
 
 
