@@ -54,6 +54,9 @@ def as_dict(name: str, plan: PhysicalPlan) -> dict[str, Any]:
             }
             for edge in plan.edges
         ],
+        "feedback": [
+            {"source": plan.task_of(end).index, "target": plan.task_of(future).index} for end, future in plan.feedback
+        ],
     }
 
 
@@ -98,6 +101,8 @@ def _inputs(plan: PhysicalPlan, task: TaskPlan) -> str:
         port = f", input {edge.port + 1}" if several else ""
         tag = f", side output {edge.tag!r}" if edge.tag is not None else ""
         shown.append(f"  ← task {edge.source + 1} ({edge.partitioning}{port}{tag})")
+    back = [end for end, future in plan.feedback if future == task.head.node.index]
+    shown += [f"  ← task {plan.task_of(end).index + 1} (feedback)" for end in back]
     return "".join(shown)
 
 

@@ -21,6 +21,7 @@ def as_mermaid(name: str, plan: PhysicalPlan) -> str:
         words += [f"input {edge.port + 1}"] if several else []
         words += [f"side output {edge.tag}"] if edge.tag is not None else []
         lines.append(f"  {_id(leaving[edge.index])} -- {_quoted(', '.join(words))} --> {_id(target)}")
+    lines += [f"  n{end} -. {_quoted('feedback')} .-> n{future}" for end, future in plan.feedback]
     return "\n".join(lines)
 
 

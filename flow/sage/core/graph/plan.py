@@ -85,10 +85,12 @@ class TaskPlan:
 
 @dataclass(slots=True)
 class PhysicalPlan:
-    """Tasks in topological order, and the edges between them."""
+    """Tasks in topological order, and the edges between them. `feedback`: the ends of loops, and where they go back to,
+    by the numbers of their nodes; these are no channels."""
 
     tasks: list[TaskPlan]
     edges: list[PhysicalEdge]
+    feedback: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def bounded(self) -> bool:
@@ -98,6 +100,10 @@ class PhysicalPlan:
     def operators(self) -> Iterator[PhysicalOperator]:
         for task in self.tasks:
             yield from task.head.walk()
+
+    def task_of(self, node: int) -> TaskPlan:
+        """The task in which a node runs."""
+        return next(task for task in self.tasks if any(operator.node.index == node for operator in task.head.walk()))
 
     def dangling(self) -> list[LogicalNode]:
         """Operators whose results go nowhere."""
@@ -123,7 +129,7 @@ def build_plan(
             cause="no pipeline was built since the last submit()",
             hint="start one with env.from_collection(...) and end it with .print() or .sink(...)",
         )
-    return PhysicalPlan(builder.tasks, builder.edges)
+    return PhysicalPlan(builder.tasks, builder.edges, [pair for pair in graph.feedback if pair[0] in chosen])
 
 
 class _Builder:

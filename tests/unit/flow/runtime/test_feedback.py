@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -161,6 +162,16 @@ class TestCheckpoints:
         handle = self.start(tmp_path, ledger, restore=place)
         assert handle.wait(60) == "finished"
         assert sorted(ledger.committed) == self.expected()
+
+
+def test_explain_shows_the_way_back() -> None:
+    env = LocalEnvironment("loop", {"chaining": False})
+    again = env.from_future("again")
+    env.from_collection([1]).union(again).map(lambda n: n - 1).fill_future(again)
+    text = env.explain()
+    assert "task 1 × 1  ← task 5 (feedback)" in text
+    assert json.loads(env.explain(format="json"))["feedback"] == [{"source": 4, "target": 0}]
+    assert '-. "feedback" .->' in env.explain(format="mermaid")
 
 
 def test_mistakes_are_told() -> None:
