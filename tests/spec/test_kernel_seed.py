@@ -184,3 +184,12 @@ def test_a_step_that_calls_services() -> None:
     assert [found["content"] for found in memory.get_session_memories("ada")] == ["hello"]
     assert len(memory.get_session_memories("default")) == 1
     env.close()
+
+
+@pytest.mark.spec("K11")
+def test_debugging_and_the_profiler(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sage.utils.profiler", reason="comes with the dataflow engine's observability")
+    env = LocalEnvironment("debugging")
+    pipeline = env.from_collection(range(2000)).map(lambda x: sum(range(x)), name="heavy").sink(lambda x: None)
+    run("debugging.py", env=env, pipeline=pipeline)
+    assert "瓶颈算子: heavy" in capsys.readouterr().out

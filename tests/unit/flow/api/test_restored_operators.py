@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.helpers.operator_harness import OperatorHarness, Snapshots, spec
 
+from sage.core.api import LocalEnvironment
 from sage.core.api.function import AggregateFunction, BroadcastProcessFunction, KeyedCoProcessFunction
 from sage.core.api.function import KeyedProcessFunction as Keyed
 from sage.core.api.state import MapStateDescriptor, ValueStateDescriptor
@@ -165,3 +167,24 @@ def test_every_key_keeps_its_state_with_another_parallelism(
             harness.watermark(watermark)
     outputs += [result for harness in subtasks for result in harness.output]
     assert sorted(map(repr, outputs)) == sorted(map(repr, single.output))
+
+
+@pytest.mark.spec("K5")
+def test_the_same_in_rocksdb(tmp_path: pathlib.Path) -> None:
+    """State on disk gives the results of state in memory; an accumulator may be changed in place."""
+    records = [(letter, number) for number in range(40) for letter in "abc"]
+
+    def results(config: dict[str, Any]) -> list[list[Any]]:
+        env = LocalEnvironment("kept", config)
+        outs: list[list[Any]] = [[] for _ in range(4)]
+        keyed = env.from_collection(records).key_by(key)
+        keyed.count().sink(outs[0].append)
+        keyed.aggregate(Sums).sink(outs[1].append)
+        keyed.process(Counts).sink(outs[2].append)
+        other = env.from_collection(records[:9]).key_by(key)
+        keyed.connect(other).join(lambda a, b: (a, b)).sink(outs[3].append)
+        env.submit()
+        return [*outs[:3], sorted(outs[3])]
+
+    on_disk = {"state.backend": "rocksdb", "state.dir": str(tmp_path / "state")}
+    assert results(on_disk) == results({})
