@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from sage.common.home import SageHome
     from sage.common.logs import configure_logging, get_logger
     from sage.common.stack import DaemonStatus, StackStatus, read_status
-    from sage.common.store import JobRow, OperatorRow, StateStore
+    from sage.common.store import CheckpointRow, JobRow, OperatorRow, StateStore
 
 __all__ = [
+    "CheckpointRow",
     "ConfigError",
     "DaemonError",
     "DaemonStatus",
@@ -61,7 +62,7 @@ _MODULES = {
     "home": ("SageHome",),
     "logs": ("configure_logging", "get_logger"),
     "stack": ("DaemonStatus", "StackStatus", "read_status"),
-    "store": ("JobRow", "OperatorRow", "StateStore"),
+    "store": ("CheckpointRow", "JobRow", "OperatorRow", "StateStore"),
 }
 
 

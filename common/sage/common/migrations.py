@@ -58,9 +58,46 @@ def _operators(connection: sqlite3.Connection) -> None:
     )
 
 
+def _operator_shares(connection: sqlite3.Connection) -> None:
+    for column in (
+        "position INTEGER NOT NULL DEFAULT 0",
+        "parallelism INTEGER NOT NULL DEFAULT 1",
+        "idle_s REAL NOT NULL DEFAULT 0",
+        "blocked_s REAL NOT NULL DEFAULT 0",
+        "watermark INTEGER",
+        "state_bytes INTEGER NOT NULL DEFAULT 0",
+        "latency_p50 REAL",
+        "latency_p99 REAL",
+    ):
+        connection.execute(f"ALTER TABLE operators ADD COLUMN {column}")
+
+
+def _checkpoints(connection: sqlite3.Connection) -> None:
+    connection.execute(
+        """CREATE TABLE checkpoints (
+            job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+            checkpoint_id INTEGER NOT NULL,
+            kind TEXT NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('in_progress', 'completed', 'failed')),
+            triggered_at REAL NOT NULL,
+            duration_s REAL NOT NULL DEFAULT 0,
+            aligned_s REAL NOT NULL DEFAULT 0,
+            sync_s REAL NOT NULL DEFAULT 0,
+            async_s REAL NOT NULL DEFAULT 0,
+            written INTEGER NOT NULL DEFAULT 0,
+            size INTEGER NOT NULL DEFAULT 0,
+            in_flight INTEGER NOT NULL DEFAULT 0,
+            error TEXT NOT NULL DEFAULT '',
+            PRIMARY KEY (job_id, checkpoint_id)
+        ) STRICT, WITHOUT ROWID"""
+    )
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "jobs", _jobs),
     Migration(2, "operators", _operators),
+    Migration(3, "operator shares", _operator_shares),
+    Migration(4, "checkpoints", _checkpoints),
 )
 LATEST = MIGRATIONS[-1].number
 

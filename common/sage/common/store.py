@@ -22,7 +22,7 @@ from sage.common.atomic import set_aside
 from sage.common.errors import StateError
 from sage.common.home import SageHome
 
-__all__ = ["JobRow", "OperatorRow", "StateStore"]
+__all__ = ["CheckpointRow", "JobRow", "OperatorRow", "StateStore"]
 
 BUSY_TIMEOUT_S = 10.0
 _QUICK_CHECK_BELOW = 16 * 1024 * 1024  # bytes; a check of a bigger file would be felt at every start
@@ -47,7 +47,12 @@ class JobRow:
 
 @dataclass(slots=True)
 class OperatorRow:
-    """The counters of one operator of a job; `busy_s` is the time spent inside the user's function."""
+    """The counters of one operator of a job, over all its subtasks.
+
+    `busy_s` is the time spent inside the user's function, `idle_s` without input, `blocked_s` waiting for receivers
+    (seconds, summed over `parallelism` subtasks). `watermark` is event time in ms; `latency_p50` and `latency_p99`
+    (seconds) are known where the pipeline ends. `position` orders the operators of a job.
+    """
 
     job_id: str
     operator: str
@@ -58,10 +63,39 @@ class OperatorRow:
     busy_s: float
     queue_depth: int
     updated_at: float
+    position: int = 0
+    parallelism: int = 1
+    idle_s: float = 0.0
+    blocked_s: float = 0.0
+    watermark: int | None = None
+    state_bytes: int = 0
+    latency_p50: float | None = None
+    latency_p99: float | None = None
+
+
+@dataclass(slots=True)
+class CheckpointRow:
+    """One checkpoint or savepoint of a job. `state`: in_progress, completed or failed; durations in seconds, `written`
+    (what it added) and `size` (all that it refers to) in bytes."""
+
+    job_id: str
+    checkpoint_id: int
+    kind: str
+    state: str
+    triggered_at: float
+    duration_s: float = 0.0
+    aligned_s: float = 0.0
+    sync_s: float = 0.0
+    async_s: float = 0.0
+    written: int = 0
+    size: int = 0
+    in_flight: int = 0
+    error: str = ""
 
 
 _JOB = tuple(field.name for field in fields(JobRow))
 _OPERATOR = tuple(field.name for field in fields(OperatorRow))
+_CHECKPOINT = tuple(field.name for field in fields(CheckpointRow))
 
 
 def _upsert(table: str, columns: tuple[str, ...], key: tuple[str, ...]) -> str:
@@ -75,8 +109,10 @@ def _upsert(table: str, columns: tuple[str, ...], key: tuple[str, ...]) -> str:
 
 _UPSERT_JOB = _upsert("jobs", _JOB, ("id",))
 _UPSERT_OPERATOR = _upsert("operators", _OPERATOR, ("job_id", "operator"))
+_UPSERT_CHECKPOINT = _upsert("checkpoints", _CHECKPOINT, ("job_id", "checkpoint_id"))
 _SELECT_JOB = f"SELECT {', '.join(_JOB)} FROM jobs"  # noqa: S608
 _SELECT_OPERATOR = f"SELECT {', '.join(_OPERATOR)} FROM operators"  # noqa: S608
+_SELECT_CHECKPOINT = f"SELECT {', '.join(_CHECKPOINT)} FROM checkpoints"  # noqa: S608
 
 
 class StateStore:
@@ -139,15 +175,29 @@ class StateStore:
     def record_operator_metrics(self, job_id: str, operators: Iterable[OperatorRow]) -> None:
         """Replace the counters of these operators of a job that is in the store; all of them or none."""
         rows = list(operators)
-        if any(row.job_id != job_id for row in rows):
-            raise ValueError(f"operator rows of another job than {job_id!r}")
+        _refuse_others(job_id, rows)
         with self.write() as connection:
             connection.executemany(_UPSERT_OPERATOR, [astuple(row) for row in rows])
 
+    def record(self, job: JobRow, operators: Iterable[OperatorRow], checkpoints: Iterable[CheckpointRow] = ()) -> None:
+        """A job with the counters of its operators and its checkpoints, in one transaction."""
+        operator_rows, checkpoint_rows = list(operators), list(checkpoints)
+        _refuse_others(job.id, operator_rows)
+        _refuse_others(job.id, checkpoint_rows)
+        with self.write() as connection:
+            connection.execute(_UPSERT_JOB, astuple(job))
+            connection.executemany(_UPSERT_OPERATOR, [astuple(row) for row in operator_rows])
+            connection.executemany(_UPSERT_CHECKPOINT, [astuple(row) for row in checkpoint_rows])
+
     def operators(self, job_id: str) -> list[OperatorRow]:
-        """The counters of a job's operators, in order of their names."""
-        rows = self._rows(f"{_SELECT_OPERATOR} WHERE job_id = ? ORDER BY operator", (job_id,))
+        """The counters of a job's operators, in the order in which records pass them."""
+        rows = self._rows(f"{_SELECT_OPERATOR} WHERE job_id = ? ORDER BY position, operator", (job_id,))
         return [OperatorRow(*row) for row in rows]
+
+    def checkpoints(self, job_id: str, limit: int = 20) -> list[CheckpointRow]:
+        """The latest checkpoints of a job, the newest first."""
+        order = "WHERE job_id = ? ORDER BY checkpoint_id DESC LIMIT ?"
+        return [CheckpointRow(*row) for row in self._rows(f"{_SELECT_CHECKPOINT} {order}", (job_id, limit))]
 
     def _rows(self, sql: str, arguments: tuple[object, ...]) -> list[tuple[Any, ...]]:
         if self.readonly and self._connection is None and not self.home.state_db.exists():
@@ -156,7 +206,7 @@ class StateStore:
             try:
                 return connection.execute(sql, arguments).fetchall()
             except sqlite3.OperationalError as error:
-                if self.readonly and "no such table" in str(error):  # made a moment ago, the writer is still at it
+                if self.readonly and "no such" in str(error):  # of an older SAGE, or the writer is still making it
                     return []
                 raise
 
@@ -210,6 +260,11 @@ class StateStore:
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
             self.warnings.append(f"{path} was damaged ({why}); kept as {kept.name}, a new one was made")
             return _prepared(path)
+
+
+def _refuse_others(job_id: str, rows: Iterable[OperatorRow | CheckpointRow]) -> None:
+    if any(row.job_id != job_id for row in rows):
+        raise ValueError(f"rows of another job than {job_id!r}")
 
 
 def _connect(database: str) -> sqlite3.Connection:

@@ -14,7 +14,7 @@ from sage.common import migrations
 from sage.common import store as store_module
 from sage.common.errors import StateError
 from sage.common.home import SageHome
-from sage.common.store import JobRow, OperatorRow, StateStore
+from sage.common.store import CheckpointRow, JobRow, OperatorRow, StateStore
 
 JOB = JobRow("j1", "hello", "/p/pipeline.py", "running", 7, 100.0)
 
@@ -43,7 +43,32 @@ def test_operator_metrics_replace_their_predecessors(home: SageHome) -> None:
         store.record_operator_metrics("j1", [operator("split"), operator("embed")])
         store.record_operator_metrics("j1", [operator("embed", records=50)])
         assert store.operators("j1") == [operator("embed", records=50), operator("split")]
+        store.record_operator_metrics("j1", [replace(operator("embed"), position=1, watermark=-5, latency_p50=0.25)])
+        assert [row.operator for row in store.operators("j1")] == ["split", "embed"]
+        assert store.operators("j1")[1].watermark == -5
         assert store.operators("none") == []
+
+
+@pytest.mark.spec("P3")
+def test_a_job_with_all_its_numbers_is_one_transaction(home: SageHome) -> None:
+    first = CheckpointRow("j1", 1, "checkpoint", "completed", 105.0, 0.5, written=10, size=20)
+    with StateStore(home) as store:
+        store.record(JOB, [operator("a")], [first, CheckpointRow("j1", 2, "savepoint", "in_progress", 106.0)])
+        with pytest.raises(sqlite3.IntegrityError):
+            store.record(replace(JOB, records_in=9), [operator("b")], [CheckpointRow("j1", 3, "c", "dancing", 1.0)])
+        assert (store.job("j1"), store.operators("j1")) == (JOB, [operator("a")])
+        store.record(JOB, [], [replace(first, checkpoint_id=2, state="failed", error="disk full")])
+        assert [row.state for row in store.checkpoints("j1")] == ["failed", "completed"]
+        assert store.checkpoints("j1", limit=1)[0].error == "disk full"
+        assert store.checkpoints("none") == []
+
+
+def test_a_reader_takes_a_database_of_an_older_version(home: SageHome) -> None:
+    connection = sqlite3.connect(home.state_db, isolation_level=None)
+    migrations.migrate(connection, upto=2)
+    connection.close()
+    with StateStore(home, readonly=True) as reader:
+        assert (reader.jobs(), reader.operators("j1"), reader.checkpoints("j1")) == ([], [], [])
 
 
 def test_rows_of_another_job_are_refused(home: SageHome) -> None:

@@ -111,6 +111,7 @@ class CheckpointCoordinator:
         keep: frozenset[int] = frozenset(),
     ) -> None:
         self.history: deque[CheckpointStats] = deque(maxlen=HISTORY)
+        self.completed = self.failed = 0  # of all, also those that have left the history
         self.next_id = next_id
         self.last_completed: Manifest | None = None
         self._settings = settings
@@ -241,6 +242,7 @@ class CheckpointCoordinator:
         self._target.trigger(barrier)
 
     def _begin_failed(self, stats: CheckpointStats, request: _Request | None, error: StateError) -> None:
+        self.failed += 1
         stats.state, stats.error = "failed", str(error)
         if request is not None:
             request.answer.set_exception(error)
@@ -290,6 +292,7 @@ class CheckpointCoordinator:
         self._failures = 0
         stats, now = pending.stats, self._clock.monotonic()
         stats.state, stats.duration = "completed", now - pending.started
+        self.completed += 1
         stats.written, stats.size, stats.in_flight = manifest.written, manifest.size, len(manifest.in_flight)
         self._is_final = pending.barrier.kind.stops or all(part.finished for part in pending.parts)
         if self._due is not None:
@@ -312,6 +315,7 @@ class CheckpointCoordinator:
             self._count_failure(pending.stats)
 
     def _record_failure(self, pending: _Pending, error: SageError) -> None:
+        self.failed += 1
         pending.stats.state, pending.stats.error = "failed", str(error)
         pending.stats.duration = self._clock.monotonic() - pending.started
         if pending.request is not None:

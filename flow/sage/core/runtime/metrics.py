@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from sage.core.graph.spec import OperatorKind
-from sage.core.runtime.task import Task
+from sage.core.runtime.events import FINAL_WATERMARK, NO_WATERMARK
 
-__all__ = ["JobMetrics", "OperatorMetrics", "collect"]
+if TYPE_CHECKING:
+    from sage.core.checkpoint.coordinator import CheckpointStats
+    from sage.core.runtime.stages import ChainOperator
+    from sage.core.runtime.task import Task
+
+__all__ = [
+    "CheckpointTotals",
+    "JobMetrics",
+    "OperatorMetrics",
+    "checkpoint_totals",
+    "collect",
+    "measure_state",
+    "percentile",
+]
+
+_REST = 50  # a state's size is looked up again after so many times the time that it took
+_LEAST = 0.4  # seconds
 
 
 @dataclass(slots=True)
 class OperatorMetrics:
-    """One operator since the start of its job. `busy_s` (seconds inside its function) is estimated from samples;
-    `queue_depth` counts records that wait before its task (only the first operator of a task has any)."""
+    """One operator since the start of its job.
+
+    `busy_s` (seconds inside its function) is estimated from samples. `idle_s` and `blocked_s` are its task's: seconds
+    without input, and seconds in which receivers were full (back-pressure); operators that are fused share them. All
+    three are sums over subtasks. `queue_depth` counts records that wait before its task (only the first operator of a
+    task has any). `watermark`: event time in ms, the lowest of the subtasks; None: none yet, or event time has ended.
+    `state_bytes`: keyed state, roughly. `latency_p50`, `latency_p99` (seconds, from a source to here): only where the
+    pipeline ends.
+    """
 
     operator: str
     kind: str
@@ -24,6 +50,24 @@ class OperatorMetrics:
     errors: int = 0
     busy_s: float = 0.0
     queue_depth: int = 0
+    idle_s: float = 0.0
+    blocked_s: float = 0.0
+    watermark: int | None = None
+    state_bytes: int = 0
+    latency_p50: float | None = None
+    latency_p99: float | None = None
+
+
+@dataclass(slots=True)
+class CheckpointTotals:
+    """The checkpoints of a job: how many, and the last complete one (seconds, bytes)."""
+
+    completed: int = 0
+    failed: int = 0
+    last_id: int | None = None
+    last_duration_s: float = 0.0
+    last_written: int = 0
+    last_size: int = 0
 
 
 @dataclass(slots=True)
@@ -33,23 +77,70 @@ class JobMetrics:
     records_in: int
     records_out: int
     operators: list[OperatorMetrics]
+    restarts: int = 0
+    checkpoints: CheckpointTotals = field(default_factory=CheckpointTotals)
 
 
 def collect(tasks: Iterable[Task]) -> JobMetrics:
     """The state of the counters now; called from any thread."""
     rows: dict[int, OperatorMetrics] = {}
+    waits: dict[int, list[float]] = {}
     records_in = records_out = 0
     for task in tasks:
+        idle_s, blocked_s = task.meter.waits()
         for position, operator in enumerate(task.chain.operators):
             node = operator.plan.node
             row = rows.setdefault(node.index, OperatorMetrics(node.name, str(node.kind), task.plan.parallelism))
-            row.records_in += operator.records_in
-            row.records_out += operator.records_out
-            row.errors += operator.errors
-            row.busy_s += operator.busy_s
+            _add(row, operator, measure=not task.is_closed)
+            row.idle_s += idle_s
+            row.blocked_s += blocked_s
             row.queue_depth += task.input.depth if position == 0 else 0
             if node.kind is OperatorKind.SOURCE:
                 records_in += operator.records_out
             if not operator.plan.children and not operator.plan.outputs:
                 records_out += operator.records_in if node.is_sink else operator.records_out
+                waits.setdefault(node.index, []).extend(task.latencies.copy())
+    for index, seconds in waits.items():
+        seconds.sort()
+        rows[index].latency_p50, rows[index].latency_p99 = percentile(seconds, 0.5), percentile(seconds, 0.99)
     return JobMetrics(records_in, records_out, [rows[index] for index in sorted(rows)])
+
+
+def checkpoint_totals(history: Sequence[CheckpointStats]) -> CheckpointTotals:
+    """The last complete one among these (oldest first); the counts are left to the caller."""
+    totals = CheckpointTotals()
+    for stats in history:
+        if stats.state == "completed":
+            totals.last_id, totals.last_duration_s = stats.checkpoint_id, stats.duration
+            totals.last_written, totals.last_size = stats.written, stats.size
+    return totals
+
+
+def percentile(ordered: Sequence[float], share: float) -> float | None:
+    """The nearest-rank percentile of sorted values; None of none."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
+
+
+def _add(row: OperatorMetrics, operator: ChainOperator, *, measure: bool) -> None:
+    row.records_in += operator.records_in
+    row.records_out += operator.records_out
+    row.errors += operator.errors
+    row.busy_s += operator.busy_s
+    if NO_WATERMARK < operator.watermark < FINAL_WATERMARK:
+        row.watermark = operator.watermark if row.watermark is None else min(row.watermark, operator.watermark)
+    if operator.keyed is not None:
+        if measure:
+            measure_state(operator)
+        row.state_bytes += operator.state_bytes
+
+
+def measure_state(operator: ChainOperator, *, now: bool = False) -> None:
+    """Look up the size of an operator's keyed state, unless that was done a moment ago. From any thread: while its own
+    one changes the tables this may fail, and the number of before stands."""
+    started = time.monotonic()
+    if operator.keyed is None or (started < operator.state_due and not now):
+        return
+    with suppress(RuntimeError):
+        operator.state_bytes = operator.keyed.size
+    ended = time.monotonic()
+    operator.state_due = ended + max(_LEAST, _REST * (ended - started))

@@ -58,6 +58,8 @@ class ChainOperator:
     errors: int = 0
     busy_s: float = 0.0
     watermark: int = NO_WATERMARK
+    state_bytes: int = 0
+    state_due: float = 0.0  # time.monotonic() when its size is to be looked up again
 
     @property
     def kind(self) -> OperatorKind:

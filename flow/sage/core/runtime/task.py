@@ -25,6 +25,7 @@ from sage.core.runtime.events import Barrier, Batch, ControlEvent, EndOfStream, 
 from sage.core.runtime.failure import operator_failed
 from sage.core.runtime.inputs import TaskInput
 from sage.core.runtime.mailbox import Mailbox
+from sage.core.runtime.metrics import measure_state
 from sage.core.runtime.operators.base import Operator
 from sage.core.runtime.output import KeySelectionFailed, Output
 from sage.core.runtime.stages import OperatorStage
@@ -88,6 +89,7 @@ class Task:
         self._expected: Barrier | None = None  # the last checkpoint that was triggered
         self._held: Barrier | None = None  # one that stops the job has been snapshotted: no more input
         self._draining: Barrier | None = None  # one that stops the job waits until what was read is through
+        self.is_closed = False  # its state is gone
         self._ended = False
         self._released = False
         self._clock = clock or SystemClock()
@@ -227,7 +229,7 @@ class Task:
         return until_flush if until_timer is None else min(until_flush, until_timer)
 
     def _take(self, timeout: float | None) -> tuple[int, Item] | None:
-        started = time.perf_counter()
+        started = self.meter.taking_since = time.perf_counter()
         try:
             return self.input.take(self._slice, timeout)
         except JobAborted:
@@ -237,6 +239,7 @@ class Task:
             self.chain.operators[0].errors += 1
             raise operator_failed(node.name, error, node.origin, phase="the source") from error
         finally:
+            self.meter.taking_since = 0.0
             self.meter.idle_s += time.perf_counter() - started
 
     def _process(self, batch: Batch, port: int) -> None:
@@ -375,6 +378,9 @@ class Task:
                 stage.operator.close()
             except BaseException as error:
                 failed = failed or _in_phase(stage.operators[0].plan, error, "close")
+        for operator in self.chain.operators:
+            measure_state(operator, now=True)
+        self.is_closed = True
         for keyed in self._keyed:
             keyed.close()
         return failed

@@ -33,6 +33,8 @@ class JobCheckpoints:
         self.identity = identity
         self.folder = JobFolder(root, retained=settings.retained)
         self.history: list[CheckpointStats] = []
+        self.completed = self.failed = 0  # of the attempts that have ended
+        self.last_ended: CheckpointCoordinator | None = None
         self.started_from: RestorePoint | None = None
         self.found_nothing = False  # `latest` was wanted, and there is none
         self.left_behind: int | None = None  # a checkpoint of an earlier run that did not come to its end
@@ -114,6 +116,9 @@ class JobCheckpoints:
     def ended(self, coordinator: CheckpointCoordinator) -> None:
         """An attempt has ended; the next one begins with its last complete checkpoint."""
         self.history.extend(coordinator.history)
+        self.completed += coordinator.completed
+        self.failed += coordinator.failed
+        self.last_ended = coordinator
         self._next_id = coordinator.next_id
         manifest = coordinator.last_completed
         if manifest is not None:

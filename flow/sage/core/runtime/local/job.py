@@ -23,14 +23,14 @@ from enum import StrEnum
 from pathlib import Path
 
 from sage.common.errors import PipelineError, SageError, StateError
-from sage.core.checkpoint.coordinator import CheckpointStats
+from sage.core.checkpoint.coordinator import CheckpointCoordinator, CheckpointStats
 from sage.core.graph.plan import PhysicalPlan
 from sage.core.runtime import session
 from sage.core.runtime.events import CheckpointKind
 from sage.core.runtime.local.attempt import Attempt
 from sage.core.runtime.local.checkpoints import JobCheckpoints
 from sage.core.runtime.local.wiring import JobContext
-from sage.core.runtime.metrics import JobMetrics, collect
+from sage.core.runtime.metrics import JobMetrics, checkpoint_totals, collect
 from sage.core.runtime.restart import restart_strategy
 
 __all__ = ["JobState", "LocalJob"]
@@ -93,12 +93,24 @@ class LocalJob:
 
     def metrics(self) -> JobMetrics:
         """The counters of the attempt that runs now, or ran last."""
-        return collect(self._attempt.tasks)
+        metrics = collect(self._attempt.tasks)
+        metrics.restarts = self.restarts
+        metrics.checkpoints = checkpoint_totals(self.checkpoints())
+        running = self._running_coordinator
+        metrics.checkpoints.completed = self._checkpoints.completed + (running.completed if running else 0)
+        metrics.checkpoints.failed = self._checkpoints.failed + (running.failed if running else 0)
+        return metrics
 
     def checkpoints(self) -> list[CheckpointStats]:
         """The last checkpoints and savepoints, oldest first."""
-        attempt = self._attempt.coordinator.history
-        return [*self._checkpoints.history, *([] if self.ended_at is not None else attempt)]
+        running = self._running_coordinator
+        return [*self._checkpoints.history, *(running.history.copy() if running else ())]
+
+    @property
+    def _running_coordinator(self) -> CheckpointCoordinator | None:
+        """That of the attempt that runs; those that have ended have handed over what they made."""
+        coordinator = self._attempt.coordinator
+        return None if coordinator is self._checkpoints.last_ended else coordinator
 
     def start(self) -> None:
         """Start the job; called once. An interrupt (Ctrl-C) here finds it either not started or wholly started."""
