@@ -54,6 +54,14 @@ class MemoryTable:
         """
         return self._values if self._touched is None else None
 
+    def space(self, namespace: Hashable) -> Space | None:
+        """As `direct`, for a namespace: made if there is none, gone once `clear` or `drop` has emptied it."""
+        return self._spaces.setdefault(namespace, {}) if self._touched is None else None
+
+    def drop(self, namespace: Hashable) -> None:
+        """Remove the values of all keys in a namespace."""
+        self._spaces.pop(namespace, None)
+
     def accessors(self, default: Any) -> tuple[Callable[[], Any], Callable[[Any], None]]:
         """`get` (with a default) and `put` without a namespace, as two functions: half the time of the methods."""
         backend, values, find = self._backend, self._values, self._values.get

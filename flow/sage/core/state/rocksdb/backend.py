@@ -34,7 +34,7 @@ from sage.core.state.ttl import Ttl, TtlTable
 
 __all__ = ["RocksKeyedState"]
 
-_HARD_LIMIT = 4
+_HARD_LIMIT = 8
 _SWEEP_EVERY_S = 0.01
 
 

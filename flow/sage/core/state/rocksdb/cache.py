@@ -23,7 +23,7 @@ from sage.core.state.rocksdb.rows import RowCodec, value_of
 __all__ = ["MISSING", "CachedRows"]
 
 MISSING: Any = object()
-_FIRST_LOOK = 1024
+_FEWEST = 64
 
 
 class CachedRows:
@@ -147,7 +147,7 @@ class CachedRows:
         fitting = int(self._max_bytes / max(self._row_bytes, 1.0))
         if fitting < len(self.young):
             self.old, self.young = {}, {}
-        self._limit = max(_FIRST_LOOK, min(self._limit, fitting))
+        self._limit = min(self._limit, max(_FEWEST, fitting))
 
     def _load(self, slot: Hashable) -> Any:
         row = self._row_of(slot)

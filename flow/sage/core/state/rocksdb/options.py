@@ -16,13 +16,13 @@ __all__ = ["RocksSettings", "check_installed", "open_database", "without_log", "
 class RocksSettings:
     """Sizes for each backend (one operator in one subtask), the block cache excepted: a process has one, in bytes.
 
-    `dirty_rows`: from here on rows are written in the background; four times as many make the task wait for a
+    `dirty_rows`: from here on rows are written in the background; eight times as many make the task wait for a
     checkpoint that is being written. `cached_rows`: rows kept unpacked, in each of two generations, `cached_bytes` of
     them packed at most. `write_buffer` is small, because rows are inserted at random: one that fits in the processor's
     cache takes them twice as fast. `incremental`: a checkpoint names the files that the one before it has already.
     """
 
-    dirty_rows: int = 65_536
+    dirty_rows: int = 32_768
     cached_rows: int = 262_144
     cached_bytes: int = 64 << 20
     slice_rows: int = 4_096
@@ -69,9 +69,9 @@ def open_database(path: Path, settings: RocksSettings, *, read_only: bool = Fals
     options.set_block_based_table_factory(blocks)
     options.set_compression_type(DBCompressionType.lz4())
     options.set_write_buffer_size(settings.write_buffer)
-    options.set_max_write_buffer_number(4)
+    options.set_max_write_buffer_number(8)
     options.set_compaction_style(DBCompactionStyle.universal())  # small files join small ones: increments stay small
-    options.set_level_zero_file_num_compaction_trigger(6)
+    options.set_level_zero_file_num_compaction_trigger(8)
     options.set_level_zero_slowdown_writes_trigger(40)
     options.set_level_zero_stop_writes_trigger(60)
     options.set_max_background_jobs(2)
