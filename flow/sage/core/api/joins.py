@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 from sage.common.errors import PipelineError
 from sage.core.api.function.functions import Collector
 from sage.core.api.function.window_functions import CoGroupFunction, JoinFunction, ProcessJoinFunction
-from sage.core.api.options import OperatorOptions
+from sage.core.api.options import OperatorOptions, checked_options
 from sage.core.api.output_tag import OutputTag, tag_name
 from sage.core.api.windows.assigners import MergingWindowAssigner, WindowAssigner
 from sage.core.api.windows.evictors import Evictor
@@ -108,7 +108,7 @@ class _Windowed(Generic[T1, T2]):
     def _operator(self, function: Any, kind: FunctionKind, name: str, options: OperatorOptions) -> DataStream[Any]:
         checked = FunctionSpec.checked(function, kind, Origin.of_caller())
         return self._first._operator(
-            options.get("name") or name,
+            checked_options(options, name).get("name") or name,
             WindowJoinFactory(self._spec, checked),
             self._second,
             label=f"{type(self._spec.assigner).__name__}, {checked.label()}",
@@ -288,7 +288,7 @@ class IntervalJoin(Generic[K, T1, T2]):
         lower, upper = self._bounds[0] + self._exclusive[0], self._bounds[1] - self._exclusive[1]
         checked = FunctionSpec.checked(function, kind, Origin.of_caller())
         return self._left._operator(
-            options.get("name") or "interval join",
+            checked_options(options, "interval join").get("name") or "interval join",
             IntervalJoinFactory(lower, upper, checked, self._late),
             self._right,
             label=f"{lower} to {upper} ms, {checked.label()}",

@@ -10,7 +10,7 @@ from sage.core.api.fields import FieldFold
 from sage.core.api.function.contexts import KeyedProcessContext
 from sage.core.api.function.functions import AggregateFunction, Collector, ProcessFunction
 from sage.core.api.function.process_functions import KeyedProcessFunction
-from sage.core.api.options import OperatorOptions
+from sage.core.api.options import OperatorOptions, checked_options
 from sage.core.api.stream import Stream
 from sage.core.graph.origin import Origin
 from sage.core.graph.spec import FunctionKind, OperatorKind
@@ -163,6 +163,7 @@ class KeyedMixin(Stream[T], Generic[K, T]):
     def _folded(
         self, name: str, fold: Callable[[Any, Any], Any], field: int | str | None, options: OperatorOptions
     ) -> DataStream[Any]:
+        checked_options(options, name)
         function = fold if field is None else FieldFold(fold, field, Origin.of_caller())
         node = self._add(
             OperatorKind.REDUCE,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 from sage.common.errors import PipelineError
 from sage.core.api.function.functions import AggregateFunction, Collector, ReduceFunction
 from sage.core.api.function.window_functions import ProcessWindowFunction, WindowFunction
-from sage.core.api.options import OperatorOptions
+from sage.core.api.options import OperatorOptions, checked_options
 from sage.core.api.output_tag import OutputTag, tag_name
 from sage.core.api.windows.assigners import MergingWindowAssigner, WindowAssigner
 from sage.core.api.windows.evictors import Evictor
@@ -337,7 +337,7 @@ class WindowedStream(Generic[K, T, W]):
         return self._checked(function, kind)
 
     def _add(self, spec: WindowSpec, name: str, options: OperatorOptions) -> DataStream[Any]:
-        parallelism = options.get("parallelism")
+        parallelism = checked_options(options, name).get("parallelism")
         if self._single and parallelism not in (None, 1):
             raise _wrong(
                 "window_all cannot run in parallel", f"parallelism={parallelism} was asked for", "use key_by(...)"

@@ -109,6 +109,8 @@ BAD = [
     ("numbers.map(abs, uid=3)", "arg-type|call-overload", "uid must be a text"),
     ("numbers.map(abs, parallelism='2')", "arg-type|call-overload", "parallelism must be a whole number"),
     ("numbers.map(abs, paralelism=2)", "call-overload|call-arg", "paralelism"),
+    ("numbers.key_by(abs).sum(paralelism=2)", "call-overload|call-arg", "did you mean 'parallelism'"),
+    ("numbers.key_by(abs).count_window(2).sum(nam='x')", "call-overload|call-arg", "no option 'nam'"),
     ("numbers.where(lambda n: n > 3)", "arg-type", "needs an expression"),
     ("numbers.union(words)", "arg-type", None),
     ("numbers.connect(7)", "arg-type|call-overload", "needs a stream"),
@@ -153,7 +155,7 @@ def test_building_finds_them_at_their_line(code: str, found: str) -> None:
     with pytest.raises((PipelineError, TypeError)) as caught:
         exec(compile(HEAD + code, "user_pipeline.py", "exec"), {"__name__": "user"})
     error = caught.value
-    assert found in str(error)
+    assert found in f"{error} {getattr(error, 'hint', '')}"
     if isinstance(error, PipelineError):
         shown = f"{error} {error.details}"
         assert f"user_pipeline.py:{line}" in shown or f"'line': {line}" in shown
