@@ -23,6 +23,7 @@ from sage.core.runtime.operators.base import Operator, OperatorContext
 __all__ = ["EVERY", "INTERVAL", "WatermarkFactory"]
 
 EVERY = 2048  # records
+STRETCH = 64  # records
 INTERVAL = 200  # ms (Flink: pipeline.auto-watermark-interval)
 
 _TICK, _IDLE = "tick", "idle"
@@ -231,12 +232,23 @@ class _Bounded(_WatermarkOperator):
             return []
         places = list(range(EVERY - self._count, len(times) + 1, EVERY))
         self._cuts += len(places)
-        slack = self._slack
-        if min(times) + slack <= latest:
-            before = accumulate(chain((self._latest,), times), max)
-            late = [i for i, (time, most) in enumerate(zip(times, before, strict=False)) if time + slack <= most]
-            places = sorted({*places, *late})
+        if min(times) + self._slack <= latest:
+            places = sorted({*places, *self._late(times)})
         return places
+
+    def _late(self, times: list[int]) -> list[int]:
+        """The places of records that the watermark has passed; most stretches can be seen to have none."""
+        slack, latest, late = self._slack, self._latest, []
+        for start in range(0, len(times), STRETCH):
+            part = times[start : start + STRETCH]
+            most = max(latest, max(part))
+            if min(part) + slack <= most:
+                before = accumulate(chain((latest,), part), max)
+                late += [
+                    i for i, (time, top) in enumerate(zip(part, before, strict=False), start) if time + slack <= top
+                ]
+            latest = most
+        return late
 
     def _tick(self) -> None:
         armed, self._armed_at = self._armed_at, None

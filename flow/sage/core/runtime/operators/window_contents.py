@@ -13,6 +13,7 @@ from typing import Any
 from sage.core.graph.spec import BoundFunction, FunctionSpec
 
 __all__ = [
+    "EMPTY",
     "MISSING",
     "Aggregated",
     "Contents",
@@ -25,19 +26,19 @@ __all__ = [
 ]
 
 MISSING: Any = object()
-_NONE = ("\0none",)  # None as contents: in a state table it means that there is nothing
+EMPTY = ("\0none",)  # None as contents: in a state table it means that there is nothing
 
 
 def pack(contents: Any) -> Any:
     """Contents as they stand in a state table."""
-    return _NONE if contents is None else contents
+    return EMPTY if contents is None else contents
 
 
 def unpack(stored: Any) -> Any:
     """Contents from a state table; MISSING when there were none."""
     if stored is None:
         return MISSING
-    return None if type(stored) is tuple and stored == _NONE else stored
+    return None if type(stored) is tuple and stored == EMPTY else stored
 
 
 class Contents(ABC):
@@ -89,8 +90,8 @@ class Elements(Contents):
         return contents
 
     def result(self, contents: list[Any]) -> list[Any]:
-        """See Contents."""
-        return contents
+        """A list of its own: the window may live on."""
+        return contents[:]
 
     def of(self, records: list[Any]) -> list[Any]:
         """See Contents."""

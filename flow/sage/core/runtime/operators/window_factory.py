@@ -13,12 +13,13 @@ from sage.core.api.windows.assigners import (
 from sage.core.api.windows.triggers import EventTimeTrigger
 from sage.core.runtime.operators.base import Operator
 from sage.core.runtime.operators.window_aggregates import BuiltinAggregate, as_result
+from sage.core.runtime.operators.window_default import DefaultWindowOperator
 from sage.core.runtime.operators.window_panes import MOST_SLICES, PaneWindowOperator
 from sage.core.runtime.operators.window_quick_sessions import SessionWindowOperator
 from sage.core.runtime.operators.window_sessions import MergingWindowOperator
 from sage.core.runtime.operators.windows import WindowOperator, WindowSpec
 
-__all__ = ["WindowFactory"]
+__all__ = ["WindowFactory", "fires_by_default"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -29,12 +30,20 @@ class WindowFactory:
 
     def __call__(self) -> Operator:
         spec = self.spec
-        default = type(spec.trigger) in (type(None), EventTimeTrigger) and spec.evictor is None
+        default = fires_by_default(spec)
         if isinstance(spec.assigner, MergingWindowAssigner):
-            quick = default and type(spec.assigner) is EventTimeSessionWindows
+            quick = default and type(spec.assigner) is EventTimeSessionWindows and spec.evictor is None
             return SessionWindowOperator(spec) if quick else MergingWindowOperator(spec)
         aggregate = _sliced(spec) if default else None
-        return WindowOperator(spec) if aggregate is None else PaneWindowOperator(spec, aggregate)
+        if aggregate is not None:
+            return PaneWindowOperator(spec, aggregate)
+        return DefaultWindowOperator(spec) if default else WindowOperator(spec)
+
+
+def fires_by_default(spec: WindowSpec) -> bool:
+    """Whether windows fire at their end in event time."""
+    trigger = spec.assigner.get_default_trigger() if spec.trigger is None else spec.trigger
+    return spec.assigner.is_event_time() and type(trigger) is EventTimeTrigger
 
 
 def _sliced(spec: WindowSpec) -> BuiltinAggregate | None:
@@ -43,7 +52,7 @@ def _sliced(spec: WindowSpec) -> BuiltinAggregate | None:
     assigner = spec.assigner
     if not isinstance(aggregate, BuiltinAggregate) or spec.function is None or spec.function.target is not as_result:
         return None
-    if type(assigner) not in (TumblingEventTimeWindows, SlidingEventTimeWindows):
+    if spec.evictor is not None or type(assigner) not in (TumblingEventTimeWindows, SlidingEventTimeWindows):
         return None
     size, slide = assigner.size, assigner.slide  # type: ignore[attr-defined]
     return aggregate if size % slide == 0 and size // slide <= MOST_SLICES else None

@@ -13,6 +13,8 @@ from sage.core.graph.spec import BoundFunction, FunctionKind, FunctionSpec
 from sage.core.runtime.events import Batch
 from sage.core.runtime.operators.base import Operator, OperatorContext
 from sage.core.runtime.operators.functions import select_keys
+from sage.core.runtime.operators.window_default import DefaultWindowOperator
+from sage.core.runtime.operators.window_factory import fires_by_default
 from sage.core.runtime.operators.window_sessions import MergingWindowOperator
 from sage.core.runtime.operators.windows import WindowOperator, WindowSpec, times_of
 
@@ -27,8 +29,9 @@ class WindowJoinFactory:
     function: FunctionSpec
 
     def __call__(self) -> Operator:
-        merging = isinstance(self.spec.assigner, MergingWindowAssigner)
-        return (_MergingJoin if merging else _Join)(self.spec, self.function)
+        if isinstance(self.spec.assigner, MergingWindowAssigner):
+            return _MergingJoin(self.spec, self.function)
+        return (_DefaultJoin if fires_by_default(self.spec) else _Join)(self.spec, self.function)
 
 
 class _TwoStreams(WindowOperator):
@@ -62,7 +65,11 @@ class _TwoStreams(WindowOperator):
 
 
 class _Join(_TwoStreams):
-    """Windows that do not merge."""
+    """Any trigger, windows that do not merge."""
+
+
+class _DefaultJoin(_TwoStreams, DefaultWindowOperator):
+    """The default trigger."""
 
 
 class _MergingJoin(_TwoStreams, MergingWindowOperator):

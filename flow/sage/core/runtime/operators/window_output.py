@@ -10,8 +10,9 @@ from sage.core.graph.spec import BoundFunction, FunctionKind
 from sage.core.runtime.events import NO_WATERMARK
 from sage.core.runtime.operators.base import OperatorContext
 from sage.core.runtime.operators.functions import BatchCollector
-from sage.core.runtime.operators.window_contents import Contents
+from sage.core.runtime.operators.window_contents import MISSING, Contents
 from sage.core.runtime.operators.window_context import WindowContext
+from sage.core.state.base import KeyedStateBackend
 
 __all__ = ["WindowOutput"]
 
@@ -44,6 +45,30 @@ class WindowOutput:
         """The window fires."""
         result = self._contents.result(contents)
         self._emit(key, window, namespace, [result] if self._contents.single else result)
+
+    def emit_all(self, keyed: KeyedStateBackend, window: Any, namespace: Hashable, held: list[tuple[Any, Any]]) -> None:
+        """The window fires for these keys, with their contents (MISSING ones are passed over)."""
+        out, apply, single, result = self._out, self._apply, self._contents.single, self._contents.result
+        emitted, collector = out.records, self._collector
+        collector.point_to(out)
+        seen = self._context.at(window, namespace) if self._processes else window
+        for key, contents in held:
+            if contents is MISSING:
+                continue
+            values = [result(contents)] if single else result(contents)
+            if apply is None:
+                emitted += values
+                continue
+            keyed.key = key
+            returned = apply(key, seen, values, collector)
+            if returned is not None:
+                emitted.extend(returned)
+        out.timestamps.extend([window.max_timestamp()] * (len(emitted) - len(out.timestamps)))
+
+    @property
+    def clears(self) -> bool:
+        """Whether `clear` does anything."""
+        return self._clear is not None
 
     def emit_evicted(
         self, key: Any, window: Any, namespace: Hashable, elements: list[Any], evictor: Evictor[Any]

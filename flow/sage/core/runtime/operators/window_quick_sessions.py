@@ -8,6 +8,7 @@ from typing import Any
 
 from sage.core.api.windows.assigners import EventTimeSessionWindows
 from sage.core.api.windows.types import FOREVER, TimeWindow
+from sage.core.runtime.operators.base import OperatorContext
 from sage.core.runtime.operators.window_contents import MISSING, pack, unpack
 from sage.core.runtime.operators.window_sessions import MergingWindowOperator
 from sage.core.runtime.operators.windows import WindowSpec
@@ -50,7 +51,9 @@ class SessionWindowOperator(MergingWindowOperator):
         assert isinstance(spec.assigner, EventTimeSessionWindows), "the factory looked"
         self._sessions: EventTimeSessionWindows[Any] = spec.assigner
 
-    def _end_together(self) -> None:
+    def open(self, context: OperatorContext) -> None:
+        """See Operator."""
+        super().open(context)
         assert isinstance(self._timers, HeapTimerService), "it takes many at once"
         self._timers.on_event_times = self._ended
 

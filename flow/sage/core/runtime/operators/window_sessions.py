@@ -53,9 +53,6 @@ class MergingWindowOperator(WindowOperator):
         assert context.keyed is not None, "windows are keyed"
         self._sets = context.keyed.table("merging-windows", "namespaces")
 
-    def _end_together(self) -> None:
-        """Each window has its own time."""
-
     def _take(self, records: list[Any], elements: list[Any], keys: list[Any], times: list[int]) -> None:
         touched: dict[Any, _Windows] = {}
         assign = self._assigner.assign_windows

@@ -13,7 +13,7 @@ from typing import Any
 from sage.common.errors import PipelineError
 from sage.core.api.windows.assigners import MergingWindowAssigner, WindowAssigner
 from sage.core.api.windows.evictors import Evictor
-from sage.core.api.windows.triggers import EventTimeTrigger, Trigger, TriggerResult
+from sage.core.api.windows.triggers import Trigger, TriggerResult
 from sage.core.api.windows.types import FOREVER
 from sage.core.graph.spec import BoundFunction, FunctionSpec
 from sage.core.runtime.events import NO_WATERMARK, Batch
@@ -22,7 +22,6 @@ from sage.core.runtime.operators.functions import select_keys
 from sage.core.runtime.operators.window_contents import MISSING, ContentsSpec, Elements, pack, unpack
 from sage.core.runtime.operators.window_context import WindowTriggerContext
 from sage.core.runtime.operators.window_output import WindowOutput
-from sage.core.runtime.timer_heap import HeapTimerService
 
 __all__ = ["WindowOperator", "WindowSpec", "restore_watermark", "save_watermark", "times_of"]
 
@@ -92,7 +91,6 @@ class WindowOperator(Operator):
         schema = "elements" if spec.evictor is not None else spec.contents.kind
         self._table = context.keyed.table("window-contents", schema)
         self._timers = context.timers.service("windows", self._on_event_time, self._on_processing_time)
-        self._end_together()
         self._trigger_context = WindowTriggerContext(context, self._timers)
         self._output = WindowOutput(
             context,
@@ -137,13 +135,12 @@ class WindowOperator(Operator):
 
     def _take(self, records: list[Any], elements: list[Any], keys: list[Any], times: list[int]) -> None:
         """Records, what of each of them is added to contents (with its time where there is an evictor), keys, times."""
+        assigned = self._assigner.assign_all(records, times, self)
         panes: dict[Any, Pane] = {}
         first, add = self._folding.first, self._folding.add
         known: Any = None  # the windows of the last record, and which of them are not late
         alive: list[Pane] = []
-        for record, element, key, time, windows in zip(
-            records, elements, keys, times, self._assigner.assign_all(records, times, self), strict=True
-        ):
+        for record, element, key, time, windows in zip(records, elements, keys, times, assigned, strict=True):
             if windows is not known:
                 known, alive = windows, self._alive(windows, panes)
             if not alive:
@@ -243,30 +240,6 @@ class WindowOperator(Operator):
         self._answered(result, key, window, namespace)
         if not self._event_time and time == self._cleanup_time(window):
             self._remove(key, window, namespace)
-
-    def _end_together(self) -> None:
-        """The default trigger's timers of a window come for all keys at once."""
-        if self._event_time and type(self._trigger) is EventTimeTrigger and isinstance(self._timers, HeapTimerService):
-            self._timers.on_event_times = self._ended
-
-    def _ended(self, time: int, bucket: Any) -> None:
-        """What `_on_event_time` does for each."""
-        keyed, table, evicting = self._keyed, self._table, self._spec.evictor is not None
-        for namespace, keys in bucket.items():
-            window = self._assigner.window(namespace)
-            if time == window.max_timestamp():
-                for key in keys:
-                    keyed.key = key
-                    contents = unpack(table.get(namespace))
-                    if contents is not MISSING:
-                        contents = self._fire(key, window, namespace, contents)
-                        if evicting:
-                            self._keep(contents, namespace)
-            if time == self._cleanup_time(window):
-                for key in keys:
-                    keyed.key = key
-                    table.clear(namespace)
-                    self._output.clear(window, namespace)
 
     def _keep(self, contents: Any, namespace: Hashable) -> None:
         """What an evictor left."""
