@@ -59,6 +59,7 @@ def test_every_operator_has_an_example() -> None:
 
 
 @pytest.mark.spec("K2")
+@pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")  # an example leaves its folder to the end
 @pytest.mark.parametrize("name", modules())
 def test_the_examples_run(name: str) -> None:
     failed, tried = doctest.testmod(importlib.import_module(name), raise_on_error=False)
