@@ -314,9 +314,6 @@ class TestBuilding:
     def test_wrong_functions_are_found_when_they_are_added(self) -> None:
         stream = env().from_collection([1])
 
-        async def coroutine(x: int) -> int:
-            return x
-
         class Empty(MapFunction[int, int]):
             """Has no method."""
 
@@ -331,7 +328,6 @@ class TestBuilding:
             (42, "cannot be called"),
             (lambda: 1, "does not take 1 argument"),
             (lambda a, b: 1, "does not take 1 argument"),
-            (coroutine, "async function"),
             (Empty, "no method execute or process"),
             (Needs, "Needs cannot be made without arguments"),
         ]

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
 
 from sage.core.api.units import parse_duration, parse_size
 from sage.core.runtime.settings import (
+    AsyncSettings,
     CheckpointMode,
     CheckpointSettings,
     FailurePolicy,
@@ -101,6 +102,9 @@ class ConfigModel(BaseModel):
     on_error: FailurePolicy = FailurePolicy.FAIL
     dead_letter: Text | None = Field(None, alias="dead_letter.path")
 
+    async_capacity: Count = Field(100, alias="async.capacity")
+    async_timeout: MaybeDuration = Field(None, alias="async.timeout")
+
     backend: Literal["memory", "rocksdb"] = Field("memory", alias="state.backend")
     incremental: Flag = Field(True, alias="state.incremental")
     state_directory: Text | None = Field(None, alias="state.dir")
@@ -146,6 +150,7 @@ class ConfigModel(BaseModel):
             checkpoint=self._checkpoint(),
             restart=self._restart(),
             state=StateSettings(self.backend, self.state_directory, self.incremental, self.memory),
+            asynchronous=AsyncSettings(self.async_capacity, self.async_timeout or None),
         )
 
     def _dead_letters(self) -> bool:

@@ -43,7 +43,7 @@ class KeyedMixin(Stream[T], Generic[K, T]):
     ) -> DataStream[R]: ...
     @overload
     def process(
-        self, function: Callable[[T, KeyedProcessContext, Collector[R]], None], **options: Unpack[OperatorOptions]
+        self, function: Callable[[T, KeyedProcessContext, Collector[R]], object], **options: Unpack[OperatorOptions]
     ) -> DataStream[R]: ...
     def process(
         self, function: Any, *, name: str | None = None, parallelism: int | None = None, uid: str | None = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from sage.common.errors import PipelineError
+from sage.core.api.asynchronous import AsyncMixin
 from sage.core.api.function.base_function import BaseFunction
 from sage.core.api.function.functions import (
     Collector,
@@ -17,9 +18,8 @@ from sage.core.api.function.functions import (
     ReduceFunction,
 )
 from sage.core.api.options import OperatorOptions
-from sage.core.api.stream import Stream
 from sage.core.graph.origin import Origin
-from sage.core.graph.spec import OperatorKind
+from sage.core.graph.spec import FunctionSpec, OperatorKind
 from sage.core.runtime.operators.process import ProcessFactory
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class TransformationsMixin(Stream[T]):
+class TransformationsMixin(AsyncMixin[T]):
     """The methods of DataStream that transform records."""
 
     @overload
@@ -43,11 +43,15 @@ class TransformationsMixin(Stream[T]):
         self, function: BaseFunction | type[BaseFunction], **options: Unpack[OperatorOptions]
     ) -> DataStream[Any]: ...
     @overload
+    def map(
+        self, function: Callable[[T], Coroutine[Any, Any, R]], **options: Unpack[OperatorOptions]
+    ) -> DataStream[R]: ...
+    @overload
     def map(self, function: Callable[[T], R], **options: Unpack[OperatorOptions]) -> DataStream[R]: ...
     def map(
         self, function: Any, *, name: str | None = None, parallelism: int | None = None, uid: str | None = None
     ) -> DataStream[Any]:
-        """One record in, one out.
+        """One record in, one out. An async function has many records in flight, in order: see `async_map`.
 
         >>> from sage.core.api import LocalEnvironment
         >>> env = LocalEnvironment("example")
@@ -57,7 +61,7 @@ class TransformationsMixin(Stream[T]):
         20
         30
         """
-        return self._plain(self._add(OperatorKind.MAP, function, name, parallelism, uid))
+        return self._each(OperatorKind.MAP, function, name, parallelism, uid)
 
     def filter(
         self,
@@ -81,7 +85,7 @@ class TransformationsMixin(Stream[T]):
         3
         5
         """
-        return self._plain(self._add(OperatorKind.FILTER, function, name, parallelism, uid))
+        return self._each(OperatorKind.FILTER, function, name, parallelism, uid)
 
     @overload
     def flat_map(
@@ -94,6 +98,14 @@ class TransformationsMixin(Stream[T]):
     @overload
     def flat_map(
         self, function: Callable[[T], Iterable[R] | None], **options: Unpack[OperatorOptions]
+    ) -> DataStream[R]: ...
+    @overload
+    def flat_map(
+        self, function: Callable[[T], Coroutine[Any, Any, Iterable[R] | None]], **options: Unpack[OperatorOptions]
+    ) -> DataStream[R]: ...
+    @overload
+    def flat_map(
+        self, function: Callable[[T], AsyncIterator[R]], **options: Unpack[OperatorOptions]
     ) -> DataStream[R]: ...
     def flat_map(
         self, function: Any, *, name: str | None = None, parallelism: int | None = None, uid: str | None = None
@@ -108,7 +120,7 @@ class TransformationsMixin(Stream[T]):
         b
         c
         """
-        return self._plain(self._add(OperatorKind.FLAT_MAP, function, name, parallelism, uid))
+        return self._each(OperatorKind.FLAT_MAP, function, name, parallelism, uid)
 
     flatmap = flat_map
 
@@ -142,7 +154,9 @@ class TransformationsMixin(Stream[T]):
     ) -> DataStream[R]: ...
     @overload
     def process(
-        self, function: Callable[[T, ProcessContext, Collector[R]], None], **options: Unpack[OperatorOptions]
+        self,
+        function: Callable[[T, ProcessContext, Collector[R]], object],
+        **options: Unpack[OperatorOptions],
     ) -> DataStream[R]: ...
     def process(
         self, function: Any, *, name: str | None = None, parallelism: int | None = None, uid: str | None = None
@@ -159,7 +173,9 @@ class TransformationsMixin(Stream[T]):
         tick
         tick
         """
-        spec = self._checked(function, OperatorKind.PROCESS)
+        spec = FunctionSpec.checked(function, OperatorKind.PROCESS, Origin.of_caller(), asynchronous=True)
+        if spec.is_async:
+            return self._async(spec, name or "process", parallelism, uid)
         factory = ProcessFactory(spec, keyed=False)
         return self._operator(name or "process", factory, label=spec.label(), parallelism=parallelism, uid=uid)
 

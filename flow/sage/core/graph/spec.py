@@ -114,7 +114,7 @@ class FunctionSpec:
         if _is_async(function) and not asynchronous:
             raise self._wrong(
                 f"{shown} is an async function",
-                "pass a plain function, or use async_map; call_service_async starts several service calls at once",
+                "map, flat_map, filter, process and async_map take async functions, other operators plain ones",
             )
         if self._is_class() and not takes(self.target, 0):
             raise self._wrong(f"{shown} cannot be made without arguments", f"pass an instance: {shown}(...)")

@@ -45,8 +45,13 @@ class Mailbox:
             ran = True
         return ran
 
-    def serve(self, ready: Callable[[], bool]) -> None:
-        """Run calls as they come until `ready()`: a task that takes no input any more. Raises JobAborted."""
+    def serve(self, ready: Callable[[], bool], *, operators: bool = True) -> None:
+        """Run calls as they come until `ready()`: a task that takes no input any more. Raises JobAborted.
+
+        Without `operators` the calls of operators stay: nothing may be emitted behind the last barrier.
+        """
+        if not operators:
+            self.wait(None, ready)
         while not ready():
             if not self.run():
                 with self._posted:

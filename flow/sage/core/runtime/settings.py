@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 __all__ = [
+    "AsyncSettings",
     "CheckpointMode",
     "CheckpointSettings",
     "FailurePolicy",
@@ -91,6 +92,14 @@ class StateSettings:
 
 
 @dataclass(slots=True, frozen=True)
+class AsyncSettings:
+    """Of operators with async functions that name none: records in flight in a subtask; seconds for each, or None."""
+
+    capacity: int = 100
+    timeout: float | None = None
+
+
+@dataclass(slots=True, frozen=True)
 class RuntimeSettings:
     """`buffer_timeout` in seconds; `buffer_size` in records; `channel_capacity` in batches.
 
@@ -114,3 +123,4 @@ class RuntimeSettings:
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     restart: RestartSettings = field(default_factory=RestartSettings)
     state: StateSettings = field(default_factory=StateSettings)
+    asynchronous: AsyncSettings = field(default_factory=AsyncSettings)

@@ -215,7 +215,11 @@ class OperatorStage(Stage):
         """Run a call that came through the mailbox, and hand on what it emits."""
         entered = self._meter.enter()
         try:
-            call()
+            try:
+                call()
+            except Exception as error:
+                if self._tolerate is None or not self._tolerate(self, error, None):
+                    raise
             self.drain()
         finally:
             self._counters.busy_s += self._meter.leave(entered)

@@ -171,7 +171,7 @@ class Task:
             if self._held is None:
                 self._run_calls()
             else:
-                self.mailbox.serve(lambda: self._held is None or self._released)
+                self.mailbox.serve(lambda: self._held is None or self._released, operators=False)
             if self._takes_input:
                 self._take_in()
 
