@@ -168,6 +168,27 @@ def test_a_map_is_a_dict_for_each_key(kind: str, steps: list[Any]) -> None:
         store.close()
 
 
+def test_a_map_is_whole_while_a_snapshot_is_written(store: Store) -> None:
+    backend = store.open()
+    state = keyed_state(backend, MapStateDescriptor("m"))
+    backend.key = "k"
+    state.put_all({"a": 1, "b": 2})
+    request = store.request()
+    write = backend.snapshot(request)
+    assert dict(state.items()) == {"a": 1, "b": 2}
+    state.remove("a")
+    state.put("c", 3)
+    assert dict(state.items()) == {"b": 2, "c": 3}
+    snapshot = write()
+    for _ in range(5):
+        assert dict(state.items()) == {"b": 2, "c": 3}
+        backend.flush_slice()
+    restored = store.open()
+    restored.restore([(request.folder, snapshot)])
+    restored.key = "k"
+    assert dict(keyed_state(restored, MapStateDescriptor("m")).items()) == {"a": 1, "b": 2}
+
+
 def ttl(**options: Any) -> StateTtlConfig:
     return StateTtlConfig("1s", **options)
 

@@ -189,6 +189,58 @@ def test_rescaling_keeps_the_state_of_every_key(kind: str, tmp_path: pathlib.Pat
 
 
 @pytest.mark.parametrize("kind", BACKENDS)
+def test_what_was_removed_does_not_come_back_from_another_subtasks_part(kind: str, tmp_path: pathlib.Path) -> None:
+    store = Store(kind, tmp_path)
+    backends = [store.open()]
+    for key in range(300):
+        backends[0].key = key
+        backends[0].table("t", "s").put(key)
+    for parallelism in (4, 2):
+        snapshots = [store.snapshot(backend) for backend in backends]
+        backends = [store.open(subtask, parallelism) for subtask in range(parallelism)]
+        for backend in backends:
+            backend.restore(snapshots)
+        if parallelism == 4:
+            for backend in backends:
+                for key in list(backend.table("t", "s").keys()):
+                    backend.key = key
+                    if key % 3:
+                        backend.table("t", "s").clear()
+    found = [key for backend in backends for key in list(backend.table("t", "s").keys())]
+    assert sorted(found) == list(range(0, 300, 3))
+    store.close()
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+@pytest.mark.parametrize("value", [[1], {"a": [1]}, ([1], 2)], ids=repr)
+def test_a_value_changed_in_place_after_the_barrier_is_not_in_its_snapshot(
+    kind: str, value: Any, tmp_path: pathlib.Path
+) -> None:
+    store = Store(kind, tmp_path)
+    backend = store.open()
+    table = backend.table("t", "s")
+    backend.key = "k"
+    table.put(copy.deepcopy(value))
+    table.put(copy.deepcopy(value), (0, 10))
+    request = store.request()
+    write = backend.snapshot(request)
+    for space in (None, (0, 10)):
+        held = table.get(space)
+        inner = held if isinstance(held, list) else held["a"] if isinstance(held, dict) else held[0]
+        inner.append("later")
+        table.put(held, space)
+        assert table.get(space) == held
+    snapshot = write()
+    restored = store.open()
+    restored.restore([(request.folder, snapshot)])
+    restored.key = "k"
+    assert restored.table("t", "s").get() == value
+    assert restored.table("t", "s").get((0, 10)) == value
+    assert table.get() != value
+    store.close()
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
 def test_a_changed_schema_is_refused_by_name(kind: str, tmp_path: pathlib.Path) -> None:
     store = Store(kind, tmp_path)
     backend = store.open()
