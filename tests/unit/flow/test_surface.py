@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import importlib
 import os
 import pathlib
@@ -47,27 +46,6 @@ def test_every_package_lists_what_it_offers(name: str) -> None:
     assert all(hasattr(package, entry) for entry in package.__all__)
     with pytest.raises(AttributeError):
         _ = package.no_such_name
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "sage.core.api.columns.expressions",
-        "sage.core.api.columns.stream",
-        "sage.core.api.connected",
-        "sage.core.api.datastream",
-        "sage.core.api.function.process_functions",
-        "sage.core.api.keyed",
-        "sage.core.api.outputs",
-        "sage.core.api.partitioning",
-        "sage.core.api.transformations",
-        "sage.core.api.units",
-    ],
-)
-def test_the_examples_in_the_docstrings_run(name: str) -> None:
-    failed, tried = doctest.testmod(importlib.import_module(name), raise_on_error=False)
-    assert failed == 0
-    assert tried > 0
 
 
 def test_the_names_of_the_documents_import() -> None:
