@@ -12,7 +12,6 @@ from sage.core.api.stream import Stream
 from sage.core.api.units import parse_duration
 from sage.core.graph.origin import Origin
 from sage.core.graph.spec import FunctionKind, FunctionSpec, OperatorKind
-from sage.core.runtime.operators.async_io import AsyncFactory
 
 if TYPE_CHECKING:
     from sage.core.api.datastream import DataStream
@@ -129,6 +128,8 @@ class AsyncMixin(Stream[T]):
             raise PipelineError(f"timeout is no duration ({origin})", cause=str(error)) from error
         if seconds is not None and seconds <= 0:
             raise PipelineError(f"timeout must be longer than nothing ({origin})", cause=f"got {timeout!r}")
+        from sage.core.runtime.operators.async_io import AsyncFactory  # asyncio is for pipelines that use it
+
         factory = AsyncFactory(spec, wanted, seconds, ordered, RetryPolicy.of(retry))
         label = f"{spec.label()}, up to {wanted} in flight"
         return self._operator(name, factory, label=label, parallelism=parallelism, uid=uid, origin=origin)
