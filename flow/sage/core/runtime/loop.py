@@ -44,12 +44,17 @@ class LoopStage(Stage):
         )
         self._meter = meter
         self._tolerate = tolerate
+        self._passes = _passes(members, targets) and not copies
         self.loops: dict[Version, Loop] = {}
         for clocked in (False, True):  # most streams have no event time
             self._loop(Version(timed=False, clocked=clocked, direct=self._direct))
 
     def process(self, batch: Batch, port: int) -> None:
         """A clock stands around each operator for the first record; its shares of the time stand for the batch."""
+        if self._passes:
+            self._account(len(batch.records))
+            self.targets[0].send(batch)
+            return
         timed = batch.timestamps is not None
         for target in self.targets:
             if target.timed is not timed:
@@ -124,6 +129,12 @@ class LoopStage(Stage):
             self._counts[index] = 0
             for child in member.children:
                 entered[child.index] = left
+
+
+def _passes(members: list[Member], targets: list[Target]) -> bool:
+    """Whether batches go on to one stage as they are: a source or union in front of an operator."""
+    alone = len(members) == 1 and members[0].operator.kind in (OperatorKind.SOURCE, OperatorKind.UNION)
+    return alone and len(targets) == 1 and isinstance(targets[0], StageLink)
 
 
 def _tables(members: list[Member]) -> dict[int, StateTable]:
