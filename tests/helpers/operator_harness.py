@@ -6,15 +6,16 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tests.helpers.state_backends import BACKENDS
+
 from sage.core.api.function.base_function import FunctionContext
 from sage.core.graph.origin import Origin
 from sage.core.graph.spec import FunctionKind, FunctionSpec, OperatorKind
 from sage.core.runtime.events import NO_WATERMARK, Batch
 from sage.core.runtime.operators.base import Emitter, Operator, OperatorContext
 from sage.core.runtime.timer_heap import TimerHeap
-from sage.core.state.base import SnapshotRequest, StateSnapshot
+from sage.core.state.base import KeyedStateBackend, SnapshotRequest, StateSnapshot
 from sage.core.state.groups import group_range
-from sage.core.state.memory import MemoryKeyedState
 from sage.core.state.operator_state import OperatorState
 
 Snapshots = list[tuple[pathlib.Path, StateSnapshot, StateSnapshot]]
@@ -53,10 +54,12 @@ class OperatorHarness:
         restored: Snapshots = (),  # type: ignore[assignment]
         clock: ManualClock | None = None,
         job: str = "job",
+        state: str = "memory",
     ) -> None:
         self.factory, self.keys = factory, tuple(keys)
         self.subtask, self.parallelism, self.job = subtask, parallelism, job
         self.clock = clock or ManualClock()
+        self.state = state
         self.output: list[Any] = []
         self.side: dict[str, list[Any]] = {}
         self.events: list[Any] = []  # records, and ("watermark", time) or ("idle", bool) among them
@@ -64,7 +67,7 @@ class OperatorHarness:
         self._open(list(restored))
 
     def _open(self, restored: Snapshots) -> None:
-        keyed = MemoryKeyedState(*group_range(self.subtask, self.parallelism)) if any(self.keys) else None
+        keyed = self._keyed() if any(self.keys) else None
         state = OperatorState()
         if restored:
             if keyed is not None:
@@ -88,6 +91,10 @@ class OperatorHarness:
         self.operator = self.factory()
         self.operator.open(self.context)
         self._drain()
+
+    def _keyed(self) -> KeyedStateBackend:
+        first, last = group_range(self.subtask, self.parallelism)
+        return BACKENDS[self.state](pathlib.Path(tempfile.mkdtemp()), first, last, self.clock)
 
     def process(self, records: Sequence[Any], times: Sequence[int] | None = None, port: int = 0) -> list[Any]:
         """A batch; what came out."""
@@ -131,17 +138,21 @@ class OperatorHarness:
         operator.files = [f"../o/{file}" for file in operator.files]
         if self.context.keyed is None:
             return [(folder / "k", StateSnapshot("none", (0, -1)), operator)]
-        return [(folder / "k", self.context.keyed.snapshot(SnapshotRequest(number, folder / "k", folder))(), operator)]
+        shared = folder / "shared"
+        shared.mkdir()
+        return [(folder / "k", self.context.keyed.snapshot(SnapshotRequest(number, folder / "k", shared))(), operator)]
 
     def restart(self) -> None:
         """A failure right after a checkpoint: everything but the checkpoint is lost, event time begins anew."""
         restored = self.snapshot()
-        self.operator.close()
+        self.close()
         self._open(restored)
 
     def close(self) -> None:
         """See Operator."""
         self.operator.close()
+        if self.context.keyed is not None:
+            self.context.keyed.close()
 
     def _call(self, call: Callable[[], object]) -> list[Any]:
         before = len(self.output)

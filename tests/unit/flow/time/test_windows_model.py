@@ -26,6 +26,7 @@ from sage.core.api.windows import (
     WindowAssigner,
 )
 from sage.core.graph.spec import FunctionKind, OperatorKind
+from sage.core.runtime.operators import window_panes
 from sage.core.runtime.operators.window_aggregates import Count, Max, Mean, Min, Sum, as_result
 from sage.core.runtime.operators.window_contents import ContentsSpec
 from sage.core.runtime.operators.window_factory import WindowFactory
@@ -166,10 +167,10 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(model, draw(st.sampled_from(["elements", "reduce", "aggregate"])), draw(steps()))
 
 
-def run(case: Case, window: WindowSpec) -> None:
+def run(case: Case, window: WindowSpec, state: str = "memory") -> None:
     """The same steps through both; after each, what has come out must be the same."""
     model = WindowModel(case.model)
-    harness = OperatorHarness(WindowFactory(window), [lambda record: record[0]])
+    harness = OperatorHarness(WindowFactory(window), [lambda record: record[0]], state=state)
     fired, late = 0, 0
     for step in case.steps:
         if step[0] == "batch":
@@ -189,6 +190,7 @@ def run(case: Case, window: WindowSpec) -> None:
         assert all(time == record[2] - 1 for record, time in out if len(record) == 4)
         assert [record[2] for record, _ in harness.side.get("late", [])][late:] == model.late[late:]
         fired, late = len(model.fired), len(model.late)
+    harness.close()
 
 
 def expected(case: Case, fired: list[tuple[str, int, int, tuple[int, ...]]]) -> list[Any]:
@@ -209,31 +211,54 @@ def ordered(case: Case, results: list[Any]) -> list[Any]:
 def test_windows_are_those_of_the_model(case: Case) -> None:
     if case.model.kind == "session" and case.model.evict is not None:
         case = replace(case, model=replace(case.model, evict=None))  # which records a merge keeps is not defined
+    run(case, window_of(case))
+
+
+@given(cases())
+@settings(max_examples=15, deadline=None)
+def test_windows_on_disk_are_those_of_the_model(case: Case) -> None:
+    case = replace(case, model=replace(case.model, evict=None))
+    run(case, window_of(case), "rocksdb")
+
+
+def window_of(case: Case) -> WindowSpec:
     contents, function = contents_of(case.contents)
-    run(
-        case,
-        WindowSpec(
-            assigner_of(case.model),
-            trigger_of(case.model),
-            evictor_of(case.model),
-            case.model.lateness,
-            "late",
-            contents,
-            spec(function, FunctionKind.WINDOW),
-        ),
+    return WindowSpec(
+        assigner_of(case.model),
+        trigger_of(case.model),
+        evictor_of(case.model),
+        case.model.lateness,
+        "late",
+        contents,
+        spec(function, FunctionKind.WINDOW),
     )
 
 
 BUILTIN = {"count": Count(), "sum": Sum(2), "min": Min(2), "max": Max(2), "mean": Mean(2)}
 
 
-@given(cases(), st.sampled_from(sorted(BUILTIN)))
+@given(cases(), st.sampled_from(sorted(BUILTIN)), st.booleans())
 @settings(max_examples=100, deadline=None)
-def test_built_in_aggregates_are_those_of_the_model(case: Case, aggregate: str) -> None:
+def test_built_in_aggregates_are_those_of_the_model(case: Case, aggregate: str, crowded: bool) -> None:
     model = replace(case.model, evict=None, trigger="event" if case.model.event_time else "processing")
+    with pytest.MonkeyPatch.context() as patch:
+        if crowded:
+            patch.setattr(window_panes, "DIRTY", 2)
+            patch.setattr(window_panes, "CACHED", 4)
+        run(Case(model, aggregate, case.steps), built_in(model, aggregate))
+
+
+@given(cases())
+@settings(max_examples=10, deadline=None)
+def test_built_in_aggregates_on_disk_are_those_of_the_model(case: Case) -> None:
+    model = replace(case.model, evict=None, trigger="event" if case.model.event_time else "processing")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(window_panes, "DIRTY", 2)
+        patch.setattr(window_panes, "CACHED", 4)
+        run(Case(model, "sum", case.steps), built_in(model, "sum"), "rocksdb")
+
+
+def built_in(model: ModelSettings, aggregate: str) -> WindowSpec:
     contents = ContentsSpec("aggregate", spec(BUILTIN[aggregate], FunctionKind.AGGREGATE))
     function = spec(as_result, FunctionKind.WINDOW)
-    run(
-        Case(model, aggregate, case.steps),
-        WindowSpec(assigner_of(model), None, None, model.lateness, "late", contents, function),
-    )
+    return WindowSpec(assigner_of(model), None, None, model.lateness, "late", contents, function)

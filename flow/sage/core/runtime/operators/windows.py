@@ -56,13 +56,14 @@ class Pane:
 
 
 class Cell:
-    """The contents of one key. `quiet`: the trigger need not be asked about further records."""
+    """The contents of one key. `quiet`: the trigger need not be asked about further records; `scheduled`: the window's
+    removal has a timer."""
 
-    __slots__ = ("contents", "quiet", "stored")
+    __slots__ = ("contents", "quiet", "scheduled", "stored")
 
     def __init__(self, contents: Any, quiet: bool) -> None:
         self.contents = contents
-        self.stored = contents is not MISSING
+        self.stored = self.scheduled = contents is not MISSING
         self.quiet = quiet
 
 
@@ -188,8 +189,11 @@ class WindowOperator(Operator):
                 cell.contents = self._fire(key, pane.window, pane.namespace, cell.contents)
             if result.is_purge:
                 cell.contents = MISSING
-        self._register_cleanup(pane.cleanup, key, pane.namespace)
-        cell.quiet = self._trigger.idempotent and pane.open and cell.contents is not MISSING
+        if not cell.scheduled:
+            cell.scheduled = True
+            self._register_cleanup(pane.cleanup, key, pane.namespace)
+        if self._trigger.idempotent:
+            cell.quiet = pane.open and cell.contents is not MISSING
 
     def _store(self, pane: Pane) -> None:
         keyed, table, namespace = self._keyed, self._table, pane.namespace
