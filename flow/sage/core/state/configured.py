@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -43,10 +44,10 @@ def keyed_backend(
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the folders of processes that were killed."""
+    """Remove the folders of processes that were killed; those of a process in another container are locked."""
     for path in folder.glob("*-*"):
         match = _FOLDER.fullmatch(path.name)
-        if match is not None and not _alive(int(match[1])):
+        if match is not None and not _alive(int(match[1])) and not _locked(path / "db" / "LOCK"):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -70,3 +71,15 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _locked(path: Path) -> bool:
+    """Whether another process holds RocksDB's lock."""
+    try:
+        with path.open("r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

@@ -293,6 +293,36 @@ def test_what_a_killed_process_left_is_removed(tmp_path: pathlib.Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([own.name, "not-ours"])
 
 
+def test_the_folder_of_a_process_in_another_container_stays(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "4194305-0123456789ab"  # larger than any process id here
+    script = f"""
+import fcntl, pathlib, sys
+path = pathlib.Path({str(folder)!r}, "db")
+path.mkdir(parents=True)
+file = open(path / "LOCK", "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("locked", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        remove_leftovers(tmp_path)
+        assert folder.exists()
+        other.communicate()
+    remove_leftovers(tmp_path)
+    assert not folder.exists()
+
+
+def test_a_forked_process_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = store.open()
+    fill(backend, range(3))
+    here = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: here + 1)
+    with pytest.raises(StateError, match="forked process"):
+        backend.snapshot(store.request())
+
+
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     monkeypatch.setitem(sys.modules, "rocksdict", None)
     with pytest.raises(StateError, match="rocksdb is not installed") as caught:

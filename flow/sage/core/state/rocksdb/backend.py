@@ -10,6 +10,7 @@ A backend belongs to one process: RocksDB's threads do not survive a fork.
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -55,6 +56,7 @@ class RocksKeyedState:
         self.key: Any = None
         self.now_ms = clock.now_ms
         self.groups = (first, last)
+        self._process = os.getpid()
         self.settings = settings or RocksSettings()
         self.instance = uuid.uuid4().hex[:12]
         self.known_files: KnownFiles = {}
@@ -161,7 +163,7 @@ class RocksKeyedState:
                 rows.shrink()
                 rows.age()
             aging = [rows for rows in self._stores if rows.aging]
-        count = self.settings.slice_rows + max(0, excess)
+        count = self.settings.slice_rows + max(0, excess) // 16
         written: dict[bytes, bytes | None] = {}
         for rows in aging:
             while rows.aging and count > 0:
@@ -188,6 +190,12 @@ class RocksKeyedState:
 
     def snapshot(self, request: SnapshotRequest) -> Callable[[], StateSnapshot]:
         """See KeyedStateBackend."""
+        if os.getpid() != self._process:
+            raise StateError(
+                "RocksDB state does not work in a forked process",
+                cause="RocksDB's threads are left behind, and its checkpoints hang",
+                hint="start worker processes by spawn",
+            )
         if self._freeze is not None:
             self._freeze.link()
             self._retire()

@@ -23,7 +23,7 @@ class RocksSettings:
     """
 
     dirty_rows: int = 32_768
-    cached_rows: int = 262_144
+    cached_rows: int = 524_288
     cached_bytes: int = 64 << 20
     slice_rows: int = 4_096
     write_buffer: int = 4 << 20
