@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -115,6 +116,94 @@ class WritingMixin(OutputsMixin[T]):
 
         encoder = CsvEncoder(tuple(fields) if fields is not None else None, delimiter)
         return self._write(path, encoder, exactly_once, append, name or "write_csv", parallelism, uid)
+
+    def write_parquet(
+        self,
+        path: PathLike,
+        *,
+        schema: Any = None,
+        append: bool = False,
+        name: str | None = None,
+        parallelism: int | None = None,
+        uid: str | None = None,
+    ) -> DataStreamSink:
+        """End the stream in a folder of Parquet files, which is always exactly-once (a file cannot grow); records are
+        mappings, dataclasses, named tuples or Arrow record batches. `schema`: a `pyarrow.Schema`, else that of a file's
+        first records. Needs the extra `arrow`; see WritingMixin.
+
+        >>> import pathlib, tempfile
+        >>> from sage.core.api import LocalEnvironment
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> env = LocalEnvironment("example")
+        >>> _ = env.from_range(3).map(lambda n: {"n": n}).write_parquet(pathlib.Path(folder.name, "out"))
+        >>> _ = env.submit()
+        >>> [part.suffix for part in pathlib.Path(folder.name, "out").iterdir()]
+        ['.parquet']
+        """
+        from sage.core.connectors.files.parquet import ParquetEncoder, arrow
+
+        arrow()
+        return self._write(path, ParquetEncoder(schema), True, append, name or "write_parquet", parallelism, uid)
+
+    def write_sql(
+        self,
+        database: PathLike,
+        table: str,
+        *,
+        key: str | Sequence[str] = (),
+        name: str | None = None,
+        parallelism: int | None = None,
+        uid: str | None = None,
+    ) -> DataStreamSink:
+        """End the stream in a table, which must be there; records are mappings, dataclasses, or tuples with a value for
+        each column. `database` is a file of SQLite, or a URL of SQLAlchemy (extra `sql`).
+
+        Each row is inserted exactly once, with the checkpoint that holds it (without checkpoints: when the job ends),
+        by way of a table `sage_staging_<table>`. With `key`, columns with a unique index, a row replaces the one of the
+        same key at once; a replay writes the same rows again.
+
+        >>> import pathlib, sqlite3, tempfile
+        >>> from sage.core.api import LocalEnvironment
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> file = pathlib.Path(folder.name, "shop.db")
+        >>> shop = sqlite3.connect(file)
+        >>> _ = shop.execute("CREATE TABLE squares (n INTEGER, square INTEGER)")
+        >>> env = LocalEnvironment("example")
+        >>> _ = env.from_range(3).map(lambda n: {"n": n, "square": n * n}).write_sql(file, "squares")
+        >>> _ = env.submit()
+        >>> shop.execute("SELECT * FROM squares").fetchall()
+        [(0, 0), (1, 1), (2, 4)]
+        >>> shop.close()
+        """
+        from sage.core.connectors.files.paths import checked_database
+        from sage.core.connectors.sql.sink import SqlSink
+
+        sink = SqlSink(checked_database(database), table, (key,) if isinstance(key, str) else tuple(key))
+        return self.sink_to(sink, name=name or "write_sql", parallelism=parallelism, uid=uid)
+
+    def write_redis(
+        self,
+        url: str,
+        stream: str,
+        *,
+        max_length: int | None = None,
+        name: str | None = None,
+        parallelism: int | None = None,
+        uid: str | None = None,
+    ) -> DataStreamSink:
+        """End the stream in a Redis stream: mappings as entries, added exactly once, with the checkpoint that holds
+        them. `max_length`: about how many entries the stream keeps. Needs the extra `redis`.
+
+        >>> from sage.core.api import LocalEnvironment
+        >>> env = LocalEnvironment("example")
+        >>> entries = env.from_range(3).map(lambda n: {"n": n})
+        >>> entries.write_redis("redis://localhost", "numbers").name
+        'write_redis'
+        """
+        from sage.core.connectors.redis_streams import RedisStreamSink
+
+        sink: Sink[Any] = RedisStreamSink(url, stream, max_length)
+        return self.sink_to(sink, name=name or "write_redis", parallelism=parallelism, uid=uid)
 
     def _write(
         self,

@@ -13,7 +13,7 @@ from typing import IO, TypeAlias, cast
 
 from sage.common.errors import PipelineError
 
-__all__ = ["PathLike", "checked_paths", "file_errors", "find_files", "is_packed", "open_bytes"]
+__all__ = ["PathLike", "checked_database", "checked_paths", "file_errors", "find_files", "is_packed", "open_bytes"]
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -37,6 +37,12 @@ def checked_paths(path: PathLike | Sequence[PathLike]) -> tuple[str, ...]:
     if not given:
         raise PipelineError("No file to read", cause="the list of paths is empty")
     return tuple(os.path.abspath(Path(p).expanduser()) for p in given)  # noqa: PTH100 - links stay
+
+
+def checked_database(database: PathLike) -> str:
+    """A URL as it is, a path absolute."""
+    given = os.fspath(database)
+    return given if "://" in given else checked_paths(given)[0]
 
 
 def find_files(paths: Sequence[str]) -> list[str]:
