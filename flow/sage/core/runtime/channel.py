@@ -152,6 +152,8 @@ class InputGate:
                 return self._restored.popleft()
             barrier = self._alignment.overtaking()
             if barrier is not None:
+                for room in self._rooms:  # it was taken out of its queues
+                    room.ring()
                 return 0, barrier
             sender = self._ready()
             if sender is None:

@@ -114,6 +114,16 @@ def test_records_of_a_restored_checkpoint_come_before_all_others() -> None:
     assert taken(one) == [[1], [2], Barrier(2, unaligned=True)]
 
 
+def test_a_barrier_that_overtakes_makes_room_for_its_sender() -> None:
+    one = InputGate([0], 1, threading.Event())
+    one.put(0, Barrier(1, unaligned=True))
+    sender = threading.Thread(target=one.put, args=(0, batch(1)), daemon=True)
+    sender.start()
+    assert one.take(5) == (0, Barrier(1, unaligned=True))
+    assert one.take(5) == (0, batch(1))
+    sender.join(5)
+
+
 def test_nothing_is_captured_for_an_aborted_checkpoint() -> None:
     both = gate(2)
     kept: list[Any] = []
