@@ -34,7 +34,7 @@ def steps(draw: st.DrawFn) -> list[tuple[Any, ...]]:
                 records.append((key, time, number))
             result.append(("batch", draw(st.integers(0, 1)), records))
         elif kind == "watermark":
-            watermark += draw(st.integers(0, 20))
+            watermark += draw(st.integers(1, 20))
             result.append(("watermark", watermark))
         else:
             result.append(("restart",))

@@ -78,6 +78,14 @@ def test_without_watermarks_event_time_stands_still_until_the_end() -> None:
     assert source.forwarded == [None, END]
 
 
+def test_the_last_watermark_comes_before_the_end() -> None:
+    source = harness(bounded(5))
+    source.process([10, 20])
+    source.watermark(END)
+    assert source.events == [10, 20, ("watermark", 14)]
+    assert source.forwarded == [END]
+
+
 def test_watermarks_from_before_end_here() -> None:
     source = harness(bounded(5))
     source.watermark(1000)

@@ -78,6 +78,7 @@ class _WatermarkOperator(Operator):
         """Watermarks from before this operator end here, but for the end of time (as in Flink)."""
         if watermark != FINAL_WATERMARK:
             return None
+        self._emit()
         self._leave()
         return watermark
 
@@ -95,6 +96,9 @@ class _WatermarkOperator(Operator):
 
     def _take(self, records: list[Any], times: list[int]) -> None:
         raise NotImplementedError
+
+    def _emit(self) -> None:
+        """The watermark that the records so far allow: those of other streams may need it after this one's end."""
 
     def _tick(self) -> None:
         """`INTERVAL` has gone by since `_arm_tick`."""
