@@ -128,7 +128,7 @@ class AsyncMixin(Stream[T]):
             raise PipelineError(f"timeout is no duration ({origin})", cause=str(error)) from error
         if seconds is not None and seconds <= 0:
             raise PipelineError(f"timeout must be longer than nothing ({origin})", cause=f"got {timeout!r}")
-        from sage.core.runtime.operators.async_io import AsyncFactory  # asyncio is for pipelines that use it
+        from sage.core.runtime.operators.async_factory import AsyncFactory  # asyncio is for pipelines that use it
 
         factory = AsyncFactory(spec, wanted, seconds, ordered, RetryPolicy.of(retry))
         label = f"{spec.label()}, up to {wanted} in flight"

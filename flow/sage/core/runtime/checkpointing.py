@@ -12,6 +12,7 @@ from sage.core.checkpoint.base import CheckpointListener, OperatorSnapshot, Task
 from sage.core.checkpoint.in_flight import IN_FLIGHT, write_in_flight
 from sage.core.checkpoint.storage import CheckpointFolder
 from sage.core.runtime.events import Barrier, Batch
+from sage.core.runtime.positions import keep_position
 from sage.core.runtime.stages import ChainOperator
 from sage.core.state.base import SnapshotRequest, StateSnapshot
 
@@ -101,6 +102,8 @@ class SubtaskCheckpoints:
         for operator in self._operators:
             if operator.operator is not None:
                 operator.operator.snapshot(barrier.checkpoint_id)
+            if operator.origin is not None and operator.operator_state is not None:
+                keep_position(operator.operator_state, operator.origin)
         try:
             parts = [self._part(operator, barrier) for operator in self._operators]
         except Exception as error:  # full disk, no permission

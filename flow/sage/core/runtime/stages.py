@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from sage.core.api.function.call_origin import CallOrigin
 from sage.core.graph.plan import PhysicalOperator
 from sage.core.graph.spec import OperatorKind
 from sage.core.runtime.events import (
@@ -52,6 +53,7 @@ class ChainOperator:
     keyed: KeyedStateBackend | None = None
     operator_state: OperatorStateBackend | None = None
     stateful: bool = False
+    origin: CallOrigin | None = None
     children: list[ChainOperator] = field(default_factory=list)
     records_in: int = 0
     records_out: int = 0

@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
+from sage.core.runtime.answer import Answer
+
 __all__ = ["WorkerPool"]
 
 _Call: TypeAlias = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...]]
@@ -29,7 +31,7 @@ class WorkerPool:
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """The outcome of `function(*args)`, run in one of the threads."""
-        future: Future[Any] = Future()
+        future: Future[Any] = Answer()
         self._calls.put((future, function, args))
         if not self._idle.acquire(blocking=False):
             with self._lock:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sage.common.errors import PipelineError, ServiceError
+from sage.core.api.function.call_origin import CallOrigin
 from sage.core.api.function.service_calls import AsyncServiceCalls, ServiceCalls, ServiceProvider
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class FunctionContext:
     keyed: KeyedStateBackend | None = field(default=None, repr=False)
     operator_state: OperatorStateBackend | None = field(default=None, repr=False)
     job: str = ""  # the job's stable identity, the same in every run
+    origin: CallOrigin | None = field(default=None, repr=False)  # where it is in its records, if it may call services
 
     def get_state(self, descriptor: ValueStateDescriptor[T]) -> ValueState[T]:
         """One value for each key. Raises PipelineError on a stream without keys, as all of keyed state does."""

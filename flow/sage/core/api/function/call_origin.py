@@ -9,55 +9,48 @@ from __future__ import annotations
 import hashlib
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import count
 
-__all__ = ["AnswerLog", "CallOrigin", "current_origin", "idempotency_key", "origin_variable"]
-
-
-class AnswerLog(Protocol):
-    """Where answers of services are recorded, or come from."""
-
-    def answered(self, key: bytes, alike: bytes) -> tuple[bool, Any]:
-        """Whether the answer of that call is to be taken from here, and which it is; raises a recorded error.
-
-        `alike` is the same for equal calls of an operator, at whatever record.
-        """
-
-    def keep(self, key: bytes, alike: bytes, answer: Any, error: BaseException | None) -> None:
-        """A service has answered."""
+__all__ = ["CallOrigin", "current_origin", "idempotency_key", "origin_variable"]
 
 
 @dataclass(slots=True)
 class CallOrigin:
     """One record in one subtask of an operator. `position` counts from 0 and moves on where records take turns.
 
-    `log` records the answers of services, or gives recorded ones.
+    `run` names the job and its beginning: a job that goes on from a checkpoint has that of before, one that begins anew
+    another.
     """
 
-    job: str
+    run: str
     operator_id: str
     subtask: int
     position: int = -1
-    log: AnswerLog | None = None
-    _seen: dict[bytes, int] | None = None
+    _calls: dict[bytes, count[int]] | None = None
 
     def advance(self) -> None:
         """The next record."""
         self.position += 1
-        self._seen = None
+        self._calls = None
 
-    def occurrence(self, digest: bytes) -> int:
-        """How often this record has made the same call before."""
-        if self._seen is None:
-            self._seen = {}
-        before = self._seen.get(digest, 0)
-        self._seen[digest] = before + 1
-        return before
+    def fixed(self) -> CallOrigin:
+        """This record, for a call that may run when the operator is at the next."""
+        if self._calls is None:
+            self._calls = {}
+        return CallOrigin(self.run, self.operator_id, self.subtask, self.position, self._calls)
 
     def key(self, digest: bytes) -> bytes:
-        """What stands for this call and no other, in every run of the job. To be asked for once a call."""
-        where = f"{self.job}\0{self.operator_id}\0{self.subtask}\0{self.position}\0{self.occurrence(digest)}\0"
+        """What stands for a call with this content and no other, however often the job is begun again from a
+        checkpoint. Equal calls of a record are told apart by their number, so ask once a call."""
+        if self._calls is None:
+            self._calls = {}
+        number = next(self._calls.setdefault(digest, count()))
+        where = f"{self.run}\0{self.operator_id}\0{self.subtask}\0{self.position}\0{number}\0"
         return hashlib.sha256(where.encode("utf-8", "surrogateescape") + digest).digest()[:20]
+
+    def alike(self, digest: bytes) -> bytes:
+        """The same for equal calls of the operator, at whatever record and in whatever subtask."""
+        return hashlib.sha256(f"{self.run}\0{self.operator_id}\0".encode() + digest).digest()[:20]
 
 
 origin_variable: ContextVar[CallOrigin | None] = ContextVar("sage_call_origin", default=None)

@@ -146,8 +146,7 @@ class AsyncCalls:
     def _announce_origin(self, call: Call) -> None:
         """Each asyncio task has variables of its own."""
         origin = self._origin
-        mine = CallOrigin(origin.job, origin.operator_id, origin.subtask, call.position, origin.log)
-        origin_variable.set(mine)
+        origin_variable.set(CallOrigin(origin.run, origin.operator_id, origin.subtask, call.position))
 
     def _watch(self, call: Call, timeout: float) -> None:
         """All calls have the same time, so that the oldest is due first. Those that are done are swept out."""

@@ -13,41 +13,23 @@ import dataclasses
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from sage.core.api.function.async_functions import AsyncFunction
-from sage.core.api.function.call_origin import CallOrigin
 from sage.core.api.function.contexts import ProcessContext
-from sage.core.api.function.retry import RetryPolicy
 from sage.core.api.output_tag import OutputTag, tag_name
-from sage.core.graph.spec import FunctionKind, FunctionSpec, OperatorKind
+from sage.core.graph.spec import FunctionKind, OperatorKind
 from sage.core.runtime.events import Batch
 from sage.core.runtime.operators.async_calls import AsyncCalls, Invocation
+from sage.core.runtime.operators.async_factory import AsyncFactory
 from sage.core.runtime.operators.async_queue import Call, CallQueue, OrderedQueue, UnorderedQueue
-from sage.core.runtime.operators.base import Operator, OperatorContext
+from sage.core.runtime.operators.base import OperatorContext
 from sage.core.runtime.operators.functions import NO_TIME, FunctionOperator, begin
+from sage.core.runtime.positions import restored_origin
 
-__all__ = ["AsyncFactory", "AsyncOperator"]
+__all__ = ["AsyncOperator"]
 
 _IN_FLIGHT = "async.in_flight"
-_POSITION = "async.position"
-
-
-@dataclass(slots=True, frozen=True)
-class AsyncFactory:
-    """Makes the operator. `function.kind` says what becomes of what it gives; `timeout` in seconds, for all attempts
-    at a record together."""
-
-    function: FunctionSpec
-    capacity: int
-    timeout: float | None = None
-    ordered: bool = True
-    retry: RetryPolicy = dataclasses.field(default_factory=partial(RetryPolicy, max_attempts=1))
-
-    def __call__(self) -> Operator:
-        return AsyncOperator(self)
 
 
 class AsyncOperator(FunctionOperator):
@@ -58,30 +40,29 @@ class AsyncOperator(FunctionOperator):
         self._settings = settings
         self._queue: CallQueue = OrderedQueue() if settings.ordered else UnorderedQueue()
         self._calls: AsyncCalls | None = None
-        self._position = 0
 
     def open(self, context: OperatorContext) -> None:
         """Opens the function, then begins again what was in flight at the checkpoint."""
-        keyless = dataclasses.replace(context.function, keyed=None, operator_state=context.operator_state)
+        function, state = context.function, context.operator_state
+        run = f"{function.job}/{function.job_id}"
+        self._origin = function.origin or restored_origin(state, function.operator_id, function.subtask_index, run)
+        keyless = dataclasses.replace(function, keyed=None, operator_state=state, origin=None)
         super().open(dataclasses.replace(context, function=keyless))
         self.context = context
-        function = self.function
-        origin = CallOrigin(function.job, function.operator_id, function.subtask_index)
-        origin.log = getattr(function.services, "log", None)
         invocation = self._invocation(self.bound.call)
-        self._calls = AsyncCalls(function.job_id, origin, invocation, lambda: context.mailbox(self._arrived))
+        self._calls = AsyncCalls(function.job_id, self._origin, invocation, lambda: context.mailbox(self._arrived))
         self._restore()
 
     def process(self, batch: Batch, port: int) -> None:
         """Hands the records over, then waits while more than `capacity` have no result that went on."""
         begin(self.context.out, batch)
-        records, times, position = batch.records, batch.timestamps, self._position
+        records, times, position = batch.records, batch.timestamps, self._origin.position + 1
         if times is None:
             calls = [Call(record, None, number) for number, record in enumerate(records, position)]
         else:
             pairs = zip(records, times, strict=True)
             calls = [Call(record, time, number) for number, (record, time) in enumerate(pairs, position)]
-        self._position = position + len(calls)
+        self._origin.position = position + len(calls) - 1
         self._start(calls)
         if not self._has_room():
             self.context.wait(self._has_room)
@@ -100,16 +81,14 @@ class AsyncOperator(FunctionOperator):
         return self._queue.pending
 
     def snapshot(self, checkpoint_id: int) -> None:
-        """What is in flight, and how many records have come."""
-        state, subtask = self.context.operator_state, self.function.subtask_index
+        """What is in flight."""
         kept = []
         for call in self._queue.calls():
             answered = call.done and call.error is None
             kept.append(
                 (call.record, call.time, call.position, answered, *((call.results, call.side) if answered else ()))
             )
-        state.put(_IN_FLIGHT, kept)
-        state.put(_POSITION, [(subtask, self._position)], "union")
+        self.context.operator_state.put(_IN_FLIGHT, kept)
 
     def finish(self) -> None:
         """Waits for what is in flight."""
@@ -172,12 +151,8 @@ class AsyncOperator(FunctionOperator):
         raise error
 
     def _restore(self) -> None:
-        state, subtask = self.context.operator_state, self.function.subtask_index
-        counts = state.get(_POSITION, "union")
-        mine = [count for number, count in counts if number == subtask]
-        self._position = mine[0] if mine else max((count for _, count in counts), default=0)
         begun: list[Call] = []
-        for record, time, position, answered, *given in state.get(_IN_FLIGHT):
+        for record, time, position, answered, *given in self.context.operator_state.get(_IN_FLIGHT):
             call = Call(record, time, position)
             if time is not None:
                 self.context.out.timed = True

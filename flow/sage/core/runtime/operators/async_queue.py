@@ -6,10 +6,12 @@ in the order of their records, or in that in which they are there.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Call", "CallQueue", "OrderedQueue", "UnorderedQueue"]
 

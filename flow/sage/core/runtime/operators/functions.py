@@ -13,6 +13,7 @@ from sage.core.api.function.base_function import BaseFunction, FunctionContext
 from sage.core.graph.spec import BoundFunction, FunctionSpec
 from sage.core.runtime.events import NO_WATERMARK, Batch
 from sage.core.runtime.operators.base import Emitter, Operator, OperatorContext
+from sage.core.runtime.positions import counted
 
 __all__ = ["NO_TIME", "BatchCollector", "FunctionOperator", "begin", "select_keys", "settle"]
 
@@ -61,6 +62,8 @@ class FunctionOperator(Operator):
 
     def _bind(self, spec: FunctionSpec, function: FunctionContext) -> BoundFunction:
         bound = spec.bind(function.subtask_index, function.parallelism)
+        if function.origin is not None:
+            bound.call = counted(bound.call, function.origin)
         if bound.instance is not None:
             self._instances.append(bound.instance)
             bound.instance._context = function

@@ -1,0 +1,5 @@
+"""The services of an environment."""
+
+from sage.core.runtime.services.registry import ServiceRegistry
+
+__all__ = ["ServiceRegistry"]
