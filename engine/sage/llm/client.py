@@ -37,7 +37,8 @@ class UnifiedInferenceClient:
 
     Raises NotRunningError where no gateway or no engine answers, ModelError for an unknown model, UpstreamError for
     everything that the gateway or the engine refuses or breaks off. A request is tried again only while nothing of its
-    answer has arrived. Close the client, or use it in a `with` block.
+    answer has arrived. With `idempotency_key=` a request carries an `Idempotency-Key` header, by which a server that
+    knows it answers a repeated request without doing it twice. Close the client, or use it in a `with` block.
     """
 
     def __init__(
@@ -83,15 +84,19 @@ class UnifiedInferenceClient:
 
     # -- synchronous ------------------------------------------------------------------------------------------------
 
-    def chat(self, messages: Messages, *, model: str | None = None, **parameters: Any) -> str:
+    def chat(
+        self, messages: Messages, *, model: str | None = None, idempotency_key: str | None = None, **parameters: Any
+    ) -> str:
         """Return the model's answer to messages (or to one question given as a string)."""
         payload = wire.chat_payload(messages, model or self.default_llm_model, parameters, stream=False)
-        return wire.read_chat(self._post("/chat/completions", payload))
+        return wire.read_chat(self._post("/chat/completions", payload, idempotency_key))
 
-    def generate(self, prompt: str, *, model: str | None = None, **parameters: Any) -> str:
+    def generate(
+        self, prompt: str, *, model: str | None = None, idempotency_key: str | None = None, **parameters: Any
+    ) -> str:
         """Return the model's continuation of a prompt."""
         payload = wire.generate_payload(prompt, model or self.default_llm_model, parameters, stream=False)
-        return wire.read_generate(self._post("/completions", payload))
+        return wire.read_generate(self._post("/completions", payload, idempotency_key))
 
     def embed(self, texts: str | Sequence[str], *, model: str | None = None) -> list[list[float]]:
         """Return one vector a text, in order; any number of texts. One string counts as a list of one."""
@@ -138,15 +143,19 @@ class UnifiedInferenceClient:
 
     # -- asynchronous -----------------------------------------------------------------------------------------------
 
-    async def achat(self, messages: Messages, *, model: str | None = None, **parameters: Any) -> str:
+    async def achat(
+        self, messages: Messages, *, model: str | None = None, idempotency_key: str | None = None, **parameters: Any
+    ) -> str:
         """Do what `chat` does."""
         payload = wire.chat_payload(messages, model or self.default_llm_model, parameters, stream=False)
-        return wire.read_chat(await self._apost("/chat/completions", payload))
+        return wire.read_chat(await self._apost("/chat/completions", payload, idempotency_key))
 
-    async def agenerate(self, prompt: str, *, model: str | None = None, **parameters: Any) -> str:
+    async def agenerate(
+        self, prompt: str, *, model: str | None = None, idempotency_key: str | None = None, **parameters: Any
+    ) -> str:
         """Do what `generate` does."""
         payload = wire.generate_payload(prompt, model or self.default_llm_model, parameters, stream=False)
-        return wire.read_generate(await self._apost("/completions", payload))
+        return wire.read_generate(await self._apost("/completions", payload, idempotency_key))
 
     async def aembed(self, texts: str | Sequence[str], *, model: str | None = None) -> list[list[float]]:
         """Do what `embed` does."""
@@ -224,15 +233,15 @@ class UnifiedInferenceClient:
             raise wire.transport_error(error, self.base_url, self.timeout) from error
         return wire.json_of(response)
 
-    def _post(self, path: str, payload: dict[str, Any]) -> dict[str, Any]:
+    def _post(self, path: str, payload: dict[str, Any], key: str | None = None) -> dict[str, Any]:
         """Return the JSON object of an answer."""
-        with self._send(path, payload) as response:
+        with self._send(path, payload, key) as response:
             response.read()
             return wire.json_of(response)
 
-    async def _apost(self, path: str, payload: dict[str, Any]) -> dict[str, Any]:
+    async def _apost(self, path: str, payload: dict[str, Any], key: str | None = None) -> dict[str, Any]:
         """Return the JSON object of an answer."""
-        async with self._asend(path, payload) as response:
+        async with self._asend(path, payload, key) as response:
             await response.aread()
             return wire.json_of(response)
 
@@ -253,7 +262,7 @@ class UnifiedInferenceClient:
         raise wire.broken_stream()
 
     @contextmanager
-    def _send(self, path: str, payload: dict[str, Any]) -> Iterator[httpx.Response]:
+    def _send(self, path: str, payload: dict[str, Any], key: str | None = None) -> Iterator[httpx.Response]:
         """Give an answer whose body is still to be read.
 
         Refusals and failures are tried again where that is safe and likely to help, or raised.
@@ -263,7 +272,9 @@ class UnifiedInferenceClient:
         client, attempts, begun = self._client(), Attempts(self.base_url), False
         while True:
             try:
-                with client.stream("POST", self.base_url + path, json=payload) as response:
+                with client.stream(
+                    "POST", self.base_url + path, json=payload, headers=wire.key_header(key)
+                ) as response:
                     if response.status_code < 400:
                         begun = True
                         yield response
@@ -278,14 +289,16 @@ class UnifiedInferenceClient:
             time.sleep(pause)
 
     @asynccontextmanager
-    async def _asend(self, path: str, payload: dict[str, Any]) -> AsyncIterator[httpx.Response]:
+    async def _asend(self, path: str, payload: dict[str, Any], key: str | None = None) -> AsyncIterator[httpx.Response]:
         """Do what `_send` does."""
         import httpx
 
         client, attempts, begun = self._aclient(), Attempts(self.base_url), False
         while True:
             try:
-                async with client.stream("POST", self.base_url + path, json=payload) as response:
+                async with client.stream(
+                    "POST", self.base_url + path, json=payload, headers=wire.key_header(key)
+                ) as response:
                     if response.status_code < 400:
                         begun = True
                         yield response

@@ -91,6 +91,11 @@ def _embed_payload(texts: list[str], model: str | None) -> dict[str, Any]:
     return {"model": model or "default", "input": texts, "encoding_format": "base64"}
 
 
+def key_header(key: str | None) -> dict[str, str]:
+    """Return the header that tells repeated requests from new ones (IETF draft-ietf-httpapi-idempotency-key-header)."""
+    return {} if key is None else {"Idempotency-Key": key}
+
+
 def read_chat(answer: Mapping[str, Any]) -> str:
     """Return the text of a chat answer; empty where the model called a tool instead."""
     return _choice(answer).get("message", {}).get("content") or ""

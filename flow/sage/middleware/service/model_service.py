@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from sage.common.errors import ConfigError, NotRunningError, UpstreamError
+from sage.core.api.function.call_origin import idempotency_key
 from sage.core.api.units import parse_duration
 
 if TYPE_CHECKING:
@@ -27,7 +30,14 @@ class ModelService:
     `endpoint` is `host:port` or a URL (default: the local gateway, as UnifiedInferenceClient finds it). `timeout`: a
     number of milliseconds, or text such as "30s". `retry_policy`: `max_attempts` (3), `delay` (100 ms, doubled each
     time, with jitter) and `max_delay` (5 s); tried again is only what found no gateway or broke off.
+
+    A chat for a record of a pipeline carries an `Idempotency-Key` header made of job, operator, record position and
+    request: repeated after a failure of the job, it has the same key, so that a provider that knows it asks no second
+    price. Registered as a service, calls of `embedding` are collected into few requests.
     """
+
+    sends_idempotency_keys = True
+    batch_methods: ClassVar[dict[str, str]] = {"embedding": "embedding_batch"}
 
     def __init__(
         self,
@@ -72,10 +82,19 @@ class ModelService:
         vectors = self._retried(lambda client: client.embed(texts))
         return vectors[0] if isinstance(text, str) else vectors
 
+    def embedding_batch(self, texts: Sequence[str | Sequence[str]]) -> list[list[float] | list[list[float]]]:
+        """What `embedding` gives for each of these, in one request."""
+        several = [[text] if isinstance(text, str) else list(text) for text in texts]
+        vectors = iter(self._retried(lambda client: client.embed([text for part in several for text in part])))
+        parts = [list(islice(vectors, len(part))) for part in several]
+        return [part[0] if isinstance(text, str) else part for text, part in zip(texts, parts, strict=True)]
+
     def chat(self, messages: Messages, **parameters: Any) -> str:
         """The answer to a question (a string) or a conversation; parameters (temperature, max_tokens, …) go along."""
         conversation = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-        return self._retried(lambda client: client.chat(conversation, **parameters))
+        request = json.dumps([conversation, parameters], sort_keys=True, default=repr).encode()
+        key = idempotency_key(request)
+        return self._retried(lambda client: client.chat(conversation, idempotency_key=key, **parameters))
 
     def close(self) -> None:
         """Close the connections; the next call opens them again."""
