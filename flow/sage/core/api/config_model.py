@@ -12,6 +12,7 @@ from sage.core.runtime.settings import (
     CheckpointMode,
     CheckpointSettings,
     FailurePolicy,
+    ObservabilitySettings,
     RestartKind,
     RestartSettings,
     RuntimeSettings,
@@ -73,9 +74,17 @@ def _maybe(value: object) -> float | None:
     return None if value in (None, "none", "off") else parse_duration(value)
 
 
+def _port(value: object) -> int:
+    number = _whole(value, 0)
+    if number > 65_535:
+        raise ValueError(f"{value!r} is no port")
+    return number
+
+
 Count = Annotated[int, BeforeValidator(_count)]
 Number = Annotated[int, BeforeValidator(_number)]
 Attempts = Annotated[int | None, BeforeValidator(_attempts)]
+Port = Annotated[int, BeforeValidator(_port)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Positive = Annotated[float, BeforeValidator(_positive)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
@@ -95,6 +104,10 @@ class ConfigModel(BaseModel):
     buffer_size: Count = Field(1024, alias="buffer.size")
     channel_capacity: Count = Field(4, alias="channel.capacity")
     latency_interval: MaybeDuration = Field(1.0, alias="metrics.latency_interval")
+    metrics_interval: Interval = Field(0.5, alias="metrics.interval")
+    prometheus_port: Port | None = Field(None, alias="metrics.prometheus.port")
+    tracing: Flag = Field(False, alias="tracing.enabled")
+    traces: Positive = Field(100.0, alias="tracing.records_per_second")
     chaining: Flag = True
     object_reuse: Flag = Field(True, alias="object.reuse")
     runtime: Literal["threads", "processes"] = "threads"
@@ -147,6 +160,7 @@ class ConfigModel(BaseModel):
             hang_timeout=self.hang_timeout,
             on_error=FailurePolicy.DEAD_LETTER if self._dead_letters() else self.on_error,
             dead_letter=self.dead_letter,
+            observability=ObservabilitySettings(self.metrics_interval, self.prometheus_port, self.tracing, self.traces),
             checkpoint=self._checkpoint(),
             restart=self._restart(),
             state=StateSettings(self.backend, self.state_directory, self.incremental, self.memory),

@@ -28,12 +28,15 @@ from sage.core.graph.source import SourceKind, SourceSpec
 from sage.core.graph.spec import OperatorKind, checked_parallelism
 from sage.core.runtime import session
 from sage.core.runtime.dead_letters import on_error
+from sage.core.runtime.clock import SystemClock
 from sage.core.runtime.local.job import LocalJob
-from sage.core.runtime.local.start import dead_letters, job_checkpoints, state_folder, tell_start
+from sage.core.runtime.debug_log import show_logs
+from sage.core.runtime.local.start import dead_letters, job_checkpoints, state_folder, tell_start, traces
 from sage.core.runtime.local.wiring import JobContext
 from sage.core.runtime.services import ServiceRegistry
 from sage.core.runtime.states import ConfiguredStates
 
+from sage.core.runtime.tracing import spans_for
 if TYPE_CHECKING:
     from sage.core.api.columns.stream import ColumnStream
 
@@ -156,6 +159,36 @@ class LocalEnvironment(ReadingMixin):
         """Run what was built since the last `submit()`, or only what belongs to these pipelines.
 
         Returns when everything is out; with `block=False` at once, and the handle's `wait()` tells the end. A job ends
+    def configure_debug(
+        self,
+        *,
+        enable_tracing: bool | None = None,
+        metrics_interval: str | float | None = None,
+        log_level: str | int | None = None,
+    ) -> None:
+        """Look closer at the jobs that are submitted from now on; what is not given stays as it is.
+
+        `enable_tracing`: some records a second (`tracing.records_per_second`, 100) are followed through all operators;
+        their spans go to OpenTelemetry where the program has set up a tracer provider, else to
+        `.sage/traces/<job id>.jsonl`. `metrics_interval`: how often a job's numbers are written to `.sage/state.db`
+        ("10s", or milliseconds). `log_level`: which messages of SAGE are shown on stderr ("DEBUG"). Raises ConfigError
+        for a value that does not fit.
+        """
+        origin = Origin.of_caller()
+        given = {"tracing.enabled": enable_tracing, "metrics.interval": metrics_interval}
+        checked = parse_config({key: value for key, value in given.items() if value is not None}, origin).observability
+        known = self._settings.observability
+        self._settings = replace(
+            self._settings,
+            observability=replace(
+                known,
+                tracing=known.tracing if enable_tracing is None else checked.tracing,
+                interval=known.interval if metrics_interval is None else checked.interval,
+            ),
+        )
+        if log_level is not None:
+            show_logs(log_level, origin)
+
         when its sources do, with `autostop` or without; Ctrl-C stops the reading and lets what was read run out, a
         second one aborts. Raises PipelineError when an operator fails.
         """
@@ -248,7 +281,7 @@ class LocalEnvironment(ReadingMixin):
         settings = replace(self._settings, parallelism=self.parallelism)
         checkpoints = job_checkpoints(self.name, self._origin, settings.checkpoint, self._jobs)
         context = JobContext(
-            job_id=uuid.uuid4().hex[:12],
+            job_id=job_id,
             name=self.name,
             settings=settings,
             services=self._services,
@@ -256,17 +289,21 @@ class LocalEnvironment(ReadingMixin):
             aborted=threading.Event(),
             owner=self,
             identity=checkpoints.identity,
-            states=ConfiguredStates(settings.state, state_folder(checkpoints)),
+        job_id, clock = uuid.uuid4().hex[:12], running.clock or SystemClock()
+            states=ConfiguredStates(settings.state, state_folder(checkpoints), clock),
+            clock=clock,
             on_error=on_error(settings, dead_letters(checkpoints)),
         )
         path = Path(self._origin.file)
         where = str(path.resolve()) if path.is_file() else self._origin.file
-        job = LocalJob(plan, context, running.reporter(path=where, parallelism=self.parallelism), checkpoints)
+        reporter = running.reporter(path=where, parallelism=self.parallelism, settings=settings.observability)
+        job = LocalJob(plan, context, reporter, checkpoints)
         tell_start(self.name, checkpoints)
         return job
 
     def _in_background(self) -> list[LocalJob]:
         return [job for job in self._background if job.ended_at is None]
+            spans=spans_for(traces(checkpoints, job_id)) if settings.observability.tracing else None,
 
     def _start(self, job: LocalJob) -> None:
         session.current().submitted(job)

@@ -105,6 +105,11 @@ class Chain:
                 found.stage.failed(found.operator)
         return found
 
+    def operator_at(self, trace: TracebackType | None) -> ChainOperator | None:
+        """The operator whose function a traceback comes from."""
+        found = self._find(trace)
+        return found.operator if found is not None else None
+
     def _find(self, trace: TracebackType | None) -> Failure | None:
         """The deepest operator on the traceback, and the record that it was at."""
         found: Failure | None = None

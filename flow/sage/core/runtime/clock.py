@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock"]
+__all__ = ["Clock", "SystemClock", "when_moved"]
 
 
 class Clock(Protocol):
@@ -26,3 +27,10 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+
+def when_moved(clock: Clock, listener: Callable[[], None]) -> None:
+    """Have `listener` called when a clock that is moved by hand was moved; others move by themselves."""
+    subscribe = getattr(clock, "subscribe", None)
+    if subscribe is not None:
+        subscribe(listener)

@@ -24,6 +24,7 @@ __all__ = [
     "LatencyMarker",
     "LoopProbe",
     "StreamStatus",
+    "TraceContext",
     "Watermark",
 ]
 
@@ -31,12 +32,24 @@ NO_WATERMARK = -(2**63)
 FINAL_WATERMARK = 2**63 - 1  # Flink's Watermark.MAX_WATERMARK: event time has ended
 
 
+@dataclass(slots=True, frozen=True)
+class TraceContext:
+    """The span that made what follows, with the ids of W3C Trace Context (lower-case hexadecimal)."""
+
+    trace_id: str
+    span_id: str
+
+
 @dataclass(slots=True)
 class Batch:
-    """Records in order. `timestamps` (event time, milliseconds) has one entry a record, or is None: without time."""
+    """Records in order. `timestamps` (event time, milliseconds) has one entry a record, or is None: without time.
+
+    `trace`: all records come out of one record that is traced.
+    """
 
     records: list[Any]
     timestamps: list[int] | None = None
+    trace: TraceContext | None = None
 
     def __len__(self) -> int:
         return len(self.records)

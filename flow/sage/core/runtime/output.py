@@ -7,7 +7,16 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from sage.core.graph.spec import FunctionSpec, Partitioning
-from sage.core.runtime.events import FINAL_WATERMARK, Barrier, Batch, ControlEvent, Item, LatencyMarker, Watermark
+from sage.core.runtime.events import (
+    FINAL_WATERMARK,
+    Barrier,
+    Batch,
+    ControlEvent,
+    Item,
+    LatencyMarker,
+    TraceContext,
+    Watermark,
+)
 from sage.core.runtime.meter import Meter
 from sage.core.runtime.partition import KeyPartitioner
 
@@ -113,11 +122,20 @@ class Output(Target):
         self._timeout = timeout
         self.meter = meter or Meter()
         self._turn = 0
+        self._trace: TraceContext | None = None
         self.flushed_at = time.monotonic()
 
     def flush(self) -> None:
         """Send everything that is buffered; waits while the receivers are full."""
         self._send_buffer(force=False)
+
+    def flush_traced(self, trace: TraceContext) -> None:
+        """Send everything that is buffered; it came out of a record that is traced."""
+        self._trace = trace
+        try:
+            self._send_buffer(force=False)
+        finally:
+            self._trace = None
 
     def overtake(self, barrier: Barrier) -> None:
         """Send an unaligned barrier; what is buffered goes along without waiting, the receiver captures it."""
@@ -133,6 +151,7 @@ class Output(Target):
         for (gate, sender), part in zip(self._receivers, self._split(batch), strict=True):
             if part.records:
                 for piece in part.split(max(1, min(self._size, gate.preferred))):
+                    piece.trace = self._trace
                     self._put(gate, sender, piece, force=force)
         self.sent += len(batch.records)
 

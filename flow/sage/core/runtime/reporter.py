@@ -14,16 +14,20 @@ from typing import TYPE_CHECKING
 
 from sage.core.runtime.metrics import CheckpointTotals, JobMetrics, OperatorMetrics
 from sage.core.runtime.rates import OperatorRates, RateMeter
+from sage.core.runtime.settings import ObservabilitySettings
 
 if TYPE_CHECKING:
     from sage.common.home import SageHome
     from sage.common.store import CheckpointRow, JobRow, OperatorRow, StateStore
     from sage.core.checkpoint.coordinator import CheckpointStats
     from sage.core.runtime.local.job import LocalJob
+    from sage.core.runtime.prometheus import Exporter
 
 __all__ = ["JobReporter", "ProgressSnapshot"]
 
 log = logging.getLogger("sage.core")
+
+_EARLY = 0.1  # seconds; reports come on a grid of their own
 
 
 @dataclass(slots=True, frozen=True)
@@ -46,7 +50,7 @@ class ProgressSnapshot:
 class JobReporter:
     """One job's way into `home` (None: nowhere) and to `on_progress`; called from one thread at a time.
 
-    The store is written at most every `interval` seconds, and when the state of the job changes.
+    The store is written at most every `settings.interval` seconds, and when the state of the job changes.
     """
 
     def __init__(
@@ -56,14 +60,16 @@ class JobReporter:
         path: str,
         parallelism: int,
         on_progress: Callable[[ProgressSnapshot], None] | None = None,
-        interval: float = 0.0,
+        settings: ObservabilitySettings | None = None,
     ) -> None:
         self._home = home
         self._path = path
         self._parallelism = parallelism
         self._on_progress = on_progress
-        self._interval = interval
+        self._settings = settings or ObservabilitySettings()
+        self._exporter: Exporter | None = None
         self._store: StateStore | None = None
+        self._export_failed = False
         self._rates = RateMeter()
         self._written = -1.0
         self._state = ""
@@ -71,6 +77,7 @@ class JobReporter:
 
     def __call__(self, job: LocalJob) -> None:
         metrics = job.metrics()
+        self._export(job)
         if self._on_progress is not None:
             try:
                 self._on_progress(self._snapshot(job, metrics))
@@ -79,6 +86,23 @@ class JobReporter:
                 log.warning("progress is no longer shown: %s", error)
         if self._home is not None and self._is_due(job):
             self._keep(job, metrics)
+
+    def _export(self, job: LocalJob) -> None:
+        """Serve the job's numbers to Prometheus while it runs, where that is asked for."""
+        port = self._settings.prometheus_port
+        if job.ended_at is not None:
+            if self._exporter is not None:
+                self._exporter.remove(job)
+                self._exporter = None
+        elif port is not None and self._exporter is None and not self._export_failed:
+            from sage.core.runtime.prometheus import exporter
+
+            try:
+                self._exporter = exporter(port)
+                self._exporter.add(job)
+            except OSError as error:
+                self._export_failed = True
+                log.warning("metrics are not served on port %d: %s", port, error)
 
     def _snapshot(self, job: LocalJob, metrics: JobMetrics) -> ProgressSnapshot:
         elapsed = job.seconds
@@ -98,7 +122,9 @@ class JobReporter:
 
     def _is_due(self, job: LocalJob) -> bool:
         now, state = time.monotonic(), str(job.state)
-        due = now - self._written >= self._interval or state != self._state or job.ended_at is not None
+        due = (
+            now - self._written >= self._settings.interval - _EARLY or state != self._state or job.ended_at is not None
+        )
         if due:
             self._written, self._state = now, state
         return due

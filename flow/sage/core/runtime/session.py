@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sage.core.runtime.clock import Clock
 from sage.core.runtime.reporter import JobReporter, ProgressSnapshot
+from sage.core.runtime.settings import ObservabilitySettings
 
 if TYPE_CHECKING:
     from sage.common.home import SageHome
@@ -25,13 +27,15 @@ class Session:
     """What applies to every environment and job made while it is in use.
 
     `home` is where jobs are recorded; None: the `.sage/` that exists already, if there is one. `restore`: the
-    checkpoint that the first job continues from (latest, an id or a path).
+    checkpoint that the first job continues from (latest, an id or a path). `clock`: what jobs go by, None: the
+    system's.
     """
 
     parallelism: int | None = None
     restore: str | None = None
     home: SageHome | None = None
     on_progress: Callable[[ProgressSnapshot], None] | None = None
+    clock: Clock | None = None
     keeps: bool = False
     environments: list[LocalEnvironment] = field(default_factory=list)
     jobs: list[LocalJob] = field(default_factory=list)
@@ -47,10 +51,10 @@ class Session:
         if self.keeps:
             self.jobs.append(job)
 
-    def reporter(self, *, path: str, parallelism: int) -> JobReporter:
+    def reporter(self, *, path: str, parallelism: int, settings: ObservabilitySettings) -> JobReporter:
         """Where a job's numbers go."""
         home = self.home or _existing_home()
-        return JobReporter(home, path=path, parallelism=parallelism, on_progress=self.on_progress)
+        return JobReporter(home, path=path, parallelism=parallelism, on_progress=self.on_progress, settings=settings)
 
 
 _plain = Session()

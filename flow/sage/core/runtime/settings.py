@@ -10,6 +10,7 @@ __all__ = [
     "CheckpointMode",
     "CheckpointSettings",
     "FailurePolicy",
+    "ObservabilitySettings",
     "RestartKind",
     "RestartSettings",
     "RuntimeSettings",
@@ -100,6 +101,19 @@ class AsyncSettings:
 
 
 @dataclass(slots=True, frozen=True)
+class ObservabilitySettings:
+    """`interval`: seconds between two writes of a job's numbers to the state store. `prometheus_port`: where they are
+    served on the loopback interface; None: nowhere. `tracing`: whether up to `traces` records a second and source
+    subtask are traced.
+    """
+
+    interval: float = 0.5
+    prometheus_port: int | None = None
+    tracing: bool = False
+    traces: float = 100.0
+
+
+@dataclass(slots=True, frozen=True)
 class RuntimeSettings:
     """`buffer_timeout` in seconds; `buffer_size` in records; `channel_capacity` in batches.
 
@@ -120,6 +134,7 @@ class RuntimeSettings:
     hang_timeout: float | None = None
     on_error: FailurePolicy = FailurePolicy.FAIL
     dead_letter: str | None = None
+    observability: ObservabilitySettings = field(default_factory=ObservabilitySettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     restart: RestartSettings = field(default_factory=RestartSettings)
     state: StateSettings = field(default_factory=StateSettings)

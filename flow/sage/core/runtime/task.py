@@ -20,7 +20,7 @@ from sage.core.api.function.functions import SinkFunction
 from sage.core.graph.plan import PhysicalOperator, TaskPlan
 from sage.core.runtime.chain import Chain
 from sage.core.runtime.checkpointing import SubtaskCheckpoints
-from sage.core.runtime.clock import Clock, SystemClock
+from sage.core.runtime.clock import Clock, SystemClock, when_moved
 from sage.core.runtime.events import Barrier, Batch, ControlEvent, EndOfStream, Item, JobAborted, LatencyMarker
 from sage.core.runtime.failure import operator_failed
 from sage.core.runtime.inputs import TaskInput
@@ -29,6 +29,7 @@ from sage.core.runtime.metrics import measure_state
 from sage.core.runtime.operators.base import Operator
 from sage.core.runtime.output import KeySelectionFailed, Output
 from sage.core.runtime.stages import OperatorStage
+from sage.core.runtime.tracing import TaskTracer
 
 __all__ = ["OpenFunction", "Task"]
 
@@ -73,6 +74,7 @@ class Task:
         pauses: Callable[[], bool] | None = None,
         checkpoints: SubtaskCheckpoints | None = None,
         was_finished: bool = False,
+        tracer: TaskTracer | None = None,
     ) -> None:
         self.plan = plan
         self.subtask = subtask
@@ -84,6 +86,7 @@ class Task:
         self.meter = chain.meter
         self.latencies: deque[float] = deque(maxlen=1024)  # seconds, of the last markers that ended here
         self.checkpoints = checkpoints
+        self.tracer = tracer
         self._was_finished = was_finished  # restored from behind its end: it does not end a second time
         self.busy_since: float | None = None  # time.monotonic() when the call that runs now began
         self._expected: Barrier | None = None  # the last checkpoint that was triggered
@@ -93,6 +96,7 @@ class Task:
         self._ended = False
         self._released = False
         self._clock = clock or SystemClock()
+        when_moved(self._clock, source.wake)
         self._outputs = outputs
         self._functions = functions
         self._sinks = [_Sink(f.instance, f) for f in functions if isinstance(f.instance, SinkFunction)]
@@ -243,6 +247,19 @@ class Task:
             self.meter.idle_s += time.perf_counter() - started
 
     def _process(self, batch: Batch, port: int) -> None:
+        if self.tracer is None:
+            self._process_slices(batch, port)
+            return
+        for part, traced in self.tracer.cut(batch):
+            if traced:
+                self.busy_since = time.monotonic()
+                self.tracer.run(part, partial(self.chain.run, part, port))
+                self.busy_since = None
+                self._unflushed = True
+            else:
+                self._process_slices(part, port)
+
+    def _process_slices(self, batch: Batch, port: int) -> None:
         position, count = 0, len(batch.records)
         while position < count:
             if self._aborted.is_set():

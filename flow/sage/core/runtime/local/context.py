@@ -11,6 +11,7 @@ from sage.core.runtime.clock import Clock, SystemClock
 from sage.core.runtime.failure import OnError
 from sage.core.runtime.settings import RuntimeSettings
 from sage.core.runtime.states import MemoryStates, StateProvider
+from sage.core.runtime.tracing import Spans
 
 __all__ = ["JobContext"]
 
@@ -31,4 +32,5 @@ class JobContext:
     identity: str = ""
     attempt: int = 0  # how often the job has started again in this process
     checkpoints: CheckpointAccess | None = None
+    spans: Spans | None = None  # where traced records leave theirs
     owner: object = None  # kept alive, and with it the services, while the job runs

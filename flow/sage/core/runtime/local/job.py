@@ -26,6 +26,7 @@ from sage.common.errors import PipelineError, SageError, StateError
 from sage.core.checkpoint.coordinator import CheckpointCoordinator, CheckpointStats
 from sage.core.graph.plan import PhysicalPlan
 from sage.core.runtime import session
+from sage.core.runtime.clock import when_moved
 from sage.core.runtime.events import CheckpointKind
 from sage.core.runtime.local.attempt import Attempt
 from sage.core.runtime.local.checkpoints import JobCheckpoints
@@ -74,6 +75,7 @@ class LocalJob:
         self._on_report = on_report
         self._done = threading.Event()
         self._change = threading.Event()
+        when_moved(context.clock, self._change.set)
         self._stopped = threading.Event()  # the user wants the end: no more attempts
         self._cancelled = False
         self._strategy = restart_strategy(context.settings.restart)
@@ -212,6 +214,8 @@ class LocalJob:
         if now >= self._next_report:
             self._next_report = now + REPORT_EVERY_S
             self._on_report(self)
+            if self._context.spans is not None:
+                self._context.spans.flush()
 
     def _begins_again(self, error: PipelineError) -> bool:
         """Whether there is another attempt; it is made then, after the delay of the strategy."""
@@ -258,6 +262,8 @@ class LocalJob:
         else:
             self.state = JobState.FINISHED
         try:
+            if self._context.spans is not None:
+                self._context.spans.flush()
             self._on_report(self)
         finally:
             self._done.set()

@@ -12,7 +12,7 @@ from sage.core.runtime import session
 from sage.core.runtime.local.checkpoints import JobCheckpoints
 from sage.core.runtime.settings import CheckpointSettings
 
-__all__ = ["dead_letters", "job_checkpoints", "state_folder", "tell_start"]
+__all__ = ["dead_letters", "job_checkpoints", "state_folder", "tell_start", "traces"]
 
 
 def job_checkpoints(name: str, origin: Origin, settings: CheckpointSettings, number: int) -> JobCheckpoints:
@@ -38,6 +38,11 @@ def dead_letters(checkpoints: JobCheckpoints) -> Path:
 def state_folder(checkpoints: JobCheckpoints) -> Path:
     """Where state backends on disk work when the settings name no place: `.sage/state/`."""
     return checkpoints.folder.root.parent.parent / "state"
+
+
+def traces(checkpoints: JobCheckpoints, job_id: str) -> Path:
+    """Where the spans of traced records go without OpenTelemetry: `.sage/traces/<job id>.jsonl`."""
+    return checkpoints.folder.root.parent.parent / "traces" / f"{job_id}.jsonl"
 
 
 def tell_start(name: str, checkpoints: JobCheckpoints) -> None:

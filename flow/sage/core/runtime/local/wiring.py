@@ -25,6 +25,7 @@ from sage.core.runtime.task import OpenFunction, Task
 from sage.core.runtime.timer_heap import TimerHeap
 
 __all__ = ["JobContext", "wire"]
+from sage.core.runtime.tracing import TaskTracer, TokenBucket
 
 _SLICES = 4  # how many full buffers a task may take from its source at once, where that is quick
 
@@ -99,6 +100,7 @@ class _Subtask:
         )
 
     def _checkpoints(self, chain: Chain, source: GateInput | SourceInput) -> SubtaskCheckpoints | None:
+            tracer=self._tracer(chain),
         access = self._job.checkpoints
         if access is None:
             return None
@@ -109,6 +111,22 @@ class _Subtask:
     def _input(self, head: ChainOperator) -> GateInput | SourceInput:
         gate = self._gates.get((self._task.index, self._number))
         spec = self._task.head.node.source
+    def _tracer(self, chain: Chain) -> TaskTracer | None:
+        job = self._job
+        if job.spans is None:
+            return None
+        begins = self._task.head.node.source is not None
+        bucket = TokenBucket(job.settings.observability.traces, job.clock.monotonic) if begins else None
+        return TaskTracer(
+            job.spans,
+            chain.operators,
+            chain.operator_at,
+            self._edges,
+            job=job.name,
+            subtask=self._number,
+            bucket=bucket,
+        )
+
         if spec is None:
             assert gate is not None, "a task without a source has an input"
             return GateInput(gate)
