@@ -27,16 +27,16 @@ from sage.core.graph.plan import PhysicalPlan, build_plan
 from sage.core.graph.source import SourceKind, SourceSpec
 from sage.core.graph.spec import OperatorKind, checked_parallelism
 from sage.core.runtime import session
-from sage.core.runtime.dead_letters import on_error
 from sage.core.runtime.clock import SystemClock
-from sage.core.runtime.local.job import LocalJob
+from sage.core.runtime.dead_letters import on_error
 from sage.core.runtime.debug_log import show_logs
+from sage.core.runtime.local.job import LocalJob
 from sage.core.runtime.local.start import dead_letters, job_checkpoints, state_folder, tell_start, traces
 from sage.core.runtime.local.wiring import JobContext
 from sage.core.runtime.services import ServiceRegistry
 from sage.core.runtime.states import ConfiguredStates
-
 from sage.core.runtime.tracing import spans_for
+
 if TYPE_CHECKING:
     from sage.core.api.columns.stream import ColumnStream
 
@@ -150,15 +150,6 @@ class LocalEnvironment(ReadingMixin):
         """The services, as functions see them: `env.call_service["name"].method(…)`."""
         return ServiceCalls(self._services)
 
-    def submit(
-        self,
-        *pipelines: DataStream[Any] | DataStreamSink,
-        block: bool = True,
-        autostop: bool = True,
-    ) -> JobHandle:
-        """Run what was built since the last `submit()`, or only what belongs to these pipelines.
-
-        Returns when everything is out; with `block=False` at once, and the handle's `wait()` tells the end. A job ends
     def configure_debug(
         self,
         *,
@@ -189,6 +180,15 @@ class LocalEnvironment(ReadingMixin):
         if log_level is not None:
             show_logs(log_level, origin)
 
+    def submit(
+        self,
+        *pipelines: DataStream[Any] | DataStreamSink,
+        block: bool = True,
+        autostop: bool = True,
+    ) -> JobHandle:
+        """Run what was built since the last `submit()`, or only what belongs to these pipelines.
+
+        Returns when everything is out; with `block=False` at once, and the handle's `wait()` tells the end. A job ends
         when its sources do, with `autostop` or without; Ctrl-C stops the reading and lets what was read run out, a
         second one aborts. Raises PipelineError when an operator fails.
         """
@@ -280,6 +280,7 @@ class LocalEnvironment(ReadingMixin):
         self._jobs += 1
         settings = replace(self._settings, parallelism=self.parallelism)
         checkpoints = job_checkpoints(self.name, self._origin, settings.checkpoint, self._jobs)
+        job_id, clock = uuid.uuid4().hex[:12], running.clock or SystemClock()
         context = JobContext(
             job_id=job_id,
             name=self.name,
@@ -289,10 +290,10 @@ class LocalEnvironment(ReadingMixin):
             aborted=threading.Event(),
             owner=self,
             identity=checkpoints.identity,
-        job_id, clock = uuid.uuid4().hex[:12], running.clock or SystemClock()
             states=ConfiguredStates(settings.state, state_folder(checkpoints), clock),
             clock=clock,
             on_error=on_error(settings, dead_letters(checkpoints)),
+            spans=spans_for(traces(checkpoints, job_id)) if settings.observability.tracing else None,
         )
         path = Path(self._origin.file)
         where = str(path.resolve()) if path.is_file() else self._origin.file
@@ -303,7 +304,6 @@ class LocalEnvironment(ReadingMixin):
 
     def _in_background(self) -> list[LocalJob]:
         return [job for job in self._background if job.ended_at is None]
-            spans=spans_for(traces(checkpoints, job_id)) if settings.observability.tracing else None,
 
     def _start(self, job: LocalJob) -> None:
         session.current().submitted(job)

@@ -23,9 +23,9 @@ from sage.core.runtime.output import Output
 from sage.core.runtime.states import OperatorStates
 from sage.core.runtime.task import OpenFunction, Task
 from sage.core.runtime.timer_heap import TimerHeap
+from sage.core.runtime.tracing import TaskTracer, TokenBucket
 
 __all__ = ["JobContext", "wire"]
-from sage.core.runtime.tracing import TaskTracer, TokenBucket
 
 _SLICES = 4  # how many full buffers a task may take from its source at once, where that is quick
 
@@ -97,10 +97,10 @@ class _Subtask:
             pauses=gate.is_empty if gate is not None else None,
             checkpoints=self._checkpoints(chain, source),
             was_finished=self._job.states.finished(self._task.head.node.uid),
+            tracer=self._tracer(chain),
         )
 
     def _checkpoints(self, chain: Chain, source: GateInput | SourceInput) -> SubtaskCheckpoints | None:
-            tracer=self._tracer(chain),
         access = self._job.checkpoints
         if access is None:
             return None
@@ -108,9 +108,6 @@ class _Subtask:
         gate = source if isinstance(source, FeedbackInput) else self._gates.get((self._task.index, self._number))
         return SubtaskCheckpoints(self._task.index, self._number, chain.operators, access, position, gate)
 
-    def _input(self, head: ChainOperator) -> GateInput | SourceInput:
-        gate = self._gates.get((self._task.index, self._number))
-        spec = self._task.head.node.source
     def _tracer(self, chain: Chain) -> TaskTracer | None:
         job = self._job
         if job.spans is None:
@@ -127,6 +124,9 @@ class _Subtask:
             bucket=bucket,
         )
 
+    def _input(self, head: ChainOperator) -> GateInput | SourceInput:
+        gate = self._gates.get((self._task.index, self._number))
+        spec = self._task.head.node.source
         if spec is None:
             assert gate is not None, "a task without a source has an input"
             return GateInput(gate)
