@@ -19,6 +19,7 @@ from sage.core.api.function.functions import BatchFunction, SourceFunction
 from sage.core.api.function.service_calls import ServiceCalls
 from sage.core.api.job_handle import JobHandle
 from sage.core.api.reading import ReadingMixin
+from sage.core.api.service_options import ServiceOptions
 from sage.core.connectors.base import Source
 from sage.core.graph.explain import explained
 from sage.core.graph.logical import LogicalGraph
@@ -137,13 +138,21 @@ class LocalEnvironment(ReadingMixin):
         batches = record_batches(data, batch_size, origin)
         return ColumnStream(self._source(SourceSpec.collection(batches, origin), name or "from_columns", 1, origin))
 
-    def register_service(self, name: str, factory: Any, *args: Any, **kwargs: Any) -> None:
+    def register_service(
+        self, name: str, factory: Any, *args: Any, service_options: ServiceOptions | None = None, **kwargs: Any
+    ) -> None:
         """Offer a service to all functions: made with `factory(*args, **kwargs)` on first use, then shared.
 
-        If it has a method `close`, that is called when the environment ends: `close()`, the end of a `with` block, of
-        the program or of `sage run`. So a service lives through several `submit()`.
+        Keywords that the factory has no parameter for are options: `replicas=`, `shards=`, `timeout=`, `retry=`,
+        `fallback=` and the others of ServiceOptions; with `service_options=ServiceOptions(...)` all keywords are the
+        factory's. If the service has a method `close`, that is called when the environment ends: `close()`, the end of
+        a `with` block, of the program or of `sage run`. So a service lives through several `submit()`.
         """
-        self._services.register(name, factory, args, kwargs)
+        self._services.register(name, factory, args, kwargs, service_options)
+
+    def service_health(self) -> list[dict[str, Any]]:
+        """The instances of all services: service, shard, replica, made, healthy, in_flight, failures (in a row)."""
+        return self._services.health()
 
     @property
     def call_service(self) -> ServiceCalls:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from sage.core.api.function.base_function import BaseFunction, FunctionContext
+from sage.core.api.function.call_origin import CallOrigin
 from sage.core.graph.plan import PhysicalEdge, PhysicalOperator, PhysicalPlan, TaskPlan
 from sage.core.graph.spec import BoundFunction, FunctionSpec, OperatorKind, Partitioning
 from sage.core.runtime.chain import Chain, ChainOperator
@@ -20,6 +21,7 @@ from sage.core.runtime.mailbox import Mailbox
 from sage.core.runtime.meter import Meter
 from sage.core.runtime.operators.base import Emitter, OperatorContext
 from sage.core.runtime.output import Output
+from sage.core.runtime.positions import counted, origin_of
 from sage.core.runtime.states import OperatorStates
 from sage.core.runtime.task import OpenFunction, Task
 from sage.core.runtime.timer_heap import TimerHeap
@@ -64,6 +66,7 @@ class _Subtask:
         self._edges: dict[int, Output] = {}
         self._meter = Meter()
         self._mailbox = Mailbox(job.aborted)
+        self._origins: dict[str, CallOrigin | None] = {}
 
     def build(self) -> Task:
         settings = self._job.settings
@@ -137,7 +140,8 @@ class _Subtask:
 
     def _operator(self, plan: PhysicalOperator) -> ChainOperator:
         state = self._state(plan)
-        operator = ChainOperator(plan, keyed=state.keyed, operator_state=state.operator)
+        origin = self._origins[plan.node.uid] = self._origin(plan, state)
+        operator = ChainOperator(plan, keyed=state.keyed, operator_state=state.operator, origin=origin)
         if plan.node.factory is not None:
             operator.operator = plan.node.factory()
             if isinstance(plan.node.factory, FeedbackFactory) and isinstance(operator.operator, FeedbackOperator):
@@ -147,12 +151,18 @@ class _Subtask:
         else:
             function = plan.node.function
             bound = self._bound(plan, function, state) if function is not None else BoundFunction(_nobody, None)
-            operator.call, operator.stateful = bound.call, bound.instance is not None
+            operator.call = bound.call if origin is None else counted(bound.call, origin)
+            operator.stateful = bound.instance is not None
             operator.key = self._bound(plan, plan.key, state).call if plan.key is not None else None
         for number in plan.outputs:
             self._edges[number] = self._output(plan, self._plan.edges[number])
         operator.children.extend(self._operator(child) for child in plan.children)
         return operator
+
+    def _origin(self, plan: PhysicalOperator, state: OperatorStates) -> CallOrigin | None:
+        """What its calls of services are told apart by; None where it makes none."""
+        run, has_services = f"{self._job.identity}/{self._job.job_id}", bool(getattr(self._job.services, "names", ()))
+        return origin_of(plan.node, state.operator, self._number, run=run, has_services=has_services)
 
     def _state(self, plan: PhysicalOperator) -> OperatorStates:
         keyed = plan.is_keyed or plan.node.kind is OperatorKind.REDUCE
@@ -216,6 +226,7 @@ class _Subtask:
             keyed=state.keyed if state is not None else None,
             operator_state=state.operator if state is not None else None,
             job=self._job.identity,
+            origin=self._origins.get(plan.node.uid),
         )
 
 
