@@ -27,8 +27,11 @@ class TimestampedValue(NamedTuple, Generic[T]):
 class Evictor(ABC, Generic[T]):
     """Takes records out of a window's contents; what it takes out is gone for later firings too.
 
-    `elements` are in the order in which they came. Both methods return what stays.
+    `elements` are in the order in which they came. Both methods return what stays. `by_place`: which ones stay does not
+    depend on what they are; the operator then need not make TimestampedValues of them.
     """
+
+    by_place = False
 
     @abstractmethod
     def evict_before(self, elements: list[TimestampedValue[T]], window: Any) -> list[TimestampedValue[T]]:
@@ -59,6 +62,8 @@ class _Once(Evictor[T], Generic[T]):
 
 class CountEvictor(_Once[Any]):
     """Keeps the last `max_count` records."""
+
+    by_place = True
 
     def __init__(self, max_count: int, *, evict_after: bool = False) -> None:
         super().__init__(evict_after)

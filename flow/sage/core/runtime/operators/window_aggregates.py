@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -43,6 +43,12 @@ class BuiltinAggregate(ABC):
     @abstractmethod
     def merge(self, accumulator: Any, other: Any) -> Any:
         """See AggregateFunction."""
+
+    def merge_all(self, accumulators: Iterable[Any], others: Iterable[Any]) -> list[Any]:
+        """Pairs of accumulators, merged; None stands for no records."""
+        merge = self.merge
+        pairs = zip(accumulators, others, strict=True)
+        return [own if other is None else other if own is None else merge(own, other) for own, other in pairs]
 
 
 @dataclass(slots=True, frozen=True)

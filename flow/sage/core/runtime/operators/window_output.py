@@ -74,15 +74,22 @@ class WindowOutput:
         self, key: Any, window: Any, namespace: Hashable, elements: list[Any], evictor: Evictor[Any]
     ) -> list[Any]:
         """A window with an evictor fires; returns the elements that stay (after Flink's EvictingWindowOperator)."""
+        if evictor.by_place:
+            kept = evictor.evict_before(elements, window)
+            self._emit_values(key, window, namespace, [value for value, _ in kept])
+            return list(evictor.evict_after(kept, window))
         held = [TimestampedValue(value, None if time == NO_WATERMARK else time) for value, time in elements]
         held = list(evictor.evict_before(held, window))
-        values = [element.value for element in held]
+        self._emit_values(key, window, namespace, [element.value for element in held])
+        held = list(evictor.evict_after(held, window))
+        return [(element.value, NO_WATERMARK if element.timestamp is None else element.timestamp) for element in held]
+
+    def _emit_values(self, key: Any, window: Any, namespace: Hashable, values: list[Any]) -> None:
+        """All values of a window, folded now where they are to be folded."""
         if not self._contents.single:
             self._emit(key, window, namespace, values)
         elif values:
             self._emit(key, window, namespace, [self._contents.result(self._contents.of(values))])
-        held = list(evictor.evict_after(held, window))
-        return [(element.value, NO_WATERMARK if element.timestamp is None else element.timestamp) for element in held]
 
     def clear(self, window: Any, namespace: Hashable) -> None:
         """The window is removed."""

@@ -182,21 +182,29 @@ class PaneWindowOperator(Operator):
                 self._set_timers(start, new)
             return
         waiting = {start: set(new) for start, new in filled}
+        windows: dict[int, list[Any]] = {}
         for key, time in zip(keys, times, strict=True):
             start = self._start(time)
             new_here = waiting.get(start)
             if new_here and key in new_here:
                 new_here.remove(key)
-                self._set_timers(start, (key,))
+                for begin in range(start, start - self._size, -self._slide):
+                    windows.setdefault(begin, []).append(key)
+        for begin, new in windows.items():
+            self._set_timer(begin, new)
 
-    def _set_timers(self, start: int, keys: Iterable[Any]) -> None:
-        watermark, lateness = self.context.current_watermark, self._lateness
+    def _set_timers(self, start: int, keys: list[Any]) -> None:
         for begin in range(start, start - self._size, -self._slide):
-            window, last = (begin, begin + self._size), begin + self._size - 1
-            if last > watermark:
-                self._timers.register_event_times(last, keys, window)
-            if lateness and last + lateness > watermark:
-                self._timers.register_event_times(last + lateness, keys, window)
+            self._set_timer(begin, keys)
+
+    def _set_timer(self, begin: int, keys: list[Any]) -> None:
+        """The timers of the window that begins there, for some keys."""
+        watermark, lateness = self.context.current_watermark, self._lateness
+        window, last = (begin, begin + self._size), begin + self._size - 1
+        if last > watermark:
+            self._timers.register_event_times(last, keys, window)
+        if lateness and last + lateness > watermark:
+            self._timers.register_event_times(last + lateness, keys, window)
 
     def _due(self, time: int, bucket: Any) -> None:
         """A window ends, or its lateness does, for all keys that it has."""
@@ -225,15 +233,10 @@ class PaneWindowOperator(Operator):
                 self._fetch(held, keys)
         if len(slices) == 1:
             return map(slices[0].accumulators.__getitem__, keys)
-        merge = self._aggregate.merge
-        values = []
         parts = [held.accumulators for held in slices if held.accumulators]
-        for key in keys:
-            found = [part[key] for part in parts if key in part]
-            value = found[0]
-            for other in found[1:]:
-                value = merge(value, other)
-            values.append(value)
+        values = list(map(parts[0].get, keys))
+        for part in parts[1:]:
+            values = self._aggregate.merge_all(values, map(part.get, keys))
         return values
 
     def _remove(self, start: int, keys: Iterable[Any]) -> None:
