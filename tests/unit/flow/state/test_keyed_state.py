@@ -159,7 +159,7 @@ def test_a_backend_is_a_dict_that_can_be_snapshot(kind: str, examples: int) -> N
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", BACKENDS)
 def test_a_backend_is_a_dict_in_many_more_ways(kind: str) -> None:
-    compare(kind, 60)
+    compare(kind, 30)
 
 
 @pytest.mark.parametrize("kind", BACKENDS)

@@ -92,6 +92,24 @@ def test_slices_bound_what_is_dirty(tmp_path: pathlib.Path) -> None:
     backend.close()
 
 
+def test_large_rows_are_bounded_by_their_bytes(tmp_path: pathlib.Path) -> None:
+    settings = RocksSettings(cached_bytes=4 << 20)
+    backend = RocksKeyedState(0, 127, folder=tmp_path / "db", settings=settings)
+    table = backend.table("t", "s")
+    most = 0
+    for key in range(3000):
+        backend.key = key
+        table.put("x" * 10_000)
+        if key % 64 == 0:
+            backend.flush_slice()
+            most = max(most, dirty_rows(backend))
+    assert most <= 2 * (4 << 20) // 10_000 + 128
+    assert sum(len(rows.young) + len(rows.old) for rows in backend._stores) <= 3 * (4 << 20) // 10_000
+    backend.key = 5
+    assert table.get() == "x" * 10_000
+    backend.close()
+
+
 def test_a_row_changed_all_the_time_is_not_written_each_time(tmp_path: pathlib.Path) -> None:
     backend = RocksKeyedState(0, 127, folder=tmp_path / "db", settings=RocksSettings(dirty_rows=10, slice_rows=2))
     table = backend.table("t", "s")

@@ -36,6 +36,7 @@ from sage.core.state.ttl import Ttl, TtlTable
 __all__ = ["RocksKeyedState"]
 
 _HARD_LIMIT = 8
+_SURELY_FITS = 256  # so many dirty rows are never too many
 _SWEEP_EVERY_S = 0.01
 
 
@@ -146,6 +147,9 @@ class RocksKeyedState:
         """
         self._retire()
         dirty, limit = sum(len(rows.dirty) for rows in self._stores), self.settings.dirty_rows
+        if dirty > _SURELY_FITS:
+            largest = max(rows.row_bytes for rows in self._stores if rows.dirty)
+            limit = min(limit, max(_SURELY_FITS, int(self.settings.cached_bytes / (largest or 1.0))))
         if self._freeze is not None and dirty > _HARD_LIMIT * limit:
             self._freeze.link()
             self._retire()
@@ -166,13 +170,9 @@ class RocksKeyedState:
         count = self.settings.slice_rows + max(0, excess) // 16
         written: dict[bytes, bytes | None] = {}
         for rows in aging:
-            while rows.aging and count > 0:
-                taken = rows.take()
-                count -= 1
-                if taken is not None:
-                    row, packed = rows.encode(*taken)
-                    written[row] = packed
-        self._write(written)
+            rows.take(count - len(written), written)
+        if written:
+            self._write(written)
 
     def _write(self, rows: dict[bytes, bytes | None]) -> None:
         """Write rows in their order, which RocksDB takes in half the time; None deletes."""
@@ -215,7 +215,7 @@ class RocksKeyedState:
         for rows in list(self._stores):
             frozen = iter(list(rows.frozen.items()))
             while part := list(itertools.islice(frozen, self.settings.slice_rows)):
-                self._write(dict(rows.encode(slot, value) for slot, value in part))
+                self._write(rows.encode(part))
         try:
             self._db.flush(False)
             wait_for_flush(lambda: self._db.property_int_value("rocksdb.num-immutable-mem-table") or 0)

@@ -14,6 +14,7 @@ is done to them must not reach the snapshot.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -24,6 +25,7 @@ __all__ = ["MISSING", "CachedRows"]
 
 MISSING: Any = object()
 _FEWEST = 64
+_SAMPLE = 16
 
 
 class CachedRows:
@@ -121,26 +123,45 @@ class CachedRows:
         assert not self.aging, "one generation at a time"
         self.aging, self.dirty = self.dirty, {}
 
-    def take(self) -> tuple[Any, Any] | None:
-        """An aging row, to be written now; None when it became dirty again and need not be."""
-        slot, value = self.aging.popitem()
-        if slot in self.dirty:
-            return None
-        self.keep(slot, value)
-        return slot, value
+    def take(self, count: int, written: dict[bytes, bytes | None]) -> None:
+        """Up to that many aging rows, packed, into `written` (None: to be deleted); not those that are dirty again."""
+        pop, dirty, young = self.aging.popitem, self.dirty, self.young
+        row_of, pack = self._row_of, self.codec.pack
+        packed = None
+        for _ in range(min(count, len(self.aging))):
+            slot, value = pop()
+            if slot not in dirty:
+                young[slot] = value
+                row = row_of(slot)
+                written[row] = packed = None if value is None else pack(row, slot, value)
+        self._look(packed)
+        if len(young) >= self._limit:
+            self.old, self.young = young, {}
 
     def newer(self, slot: Hashable) -> bool:
         """Whether the database may be behind for that slot."""
         return slot in self.dirty or slot in self.aging or slot in self.frozen
 
-    def encode(self, slot: Any, value: Any) -> tuple[bytes, bytes | None]:
-        """A row, and its value; None: to be deleted."""
-        row = self._row_of(slot)
-        if value is None:
-            return row, None
-        packed = self.codec.pack(row, slot, value)
-        self._row_bytes += (len(packed) - self._row_bytes) / 64
-        return row, packed
+    def encode(self, rows: list[tuple[Any, Any]]) -> dict[bytes, bytes | None]:
+        """Rows, packed; None: to be deleted."""
+        row_of, pack = self._row_of, self.codec.pack
+        written: dict[bytes, bytes | None] = {}
+        for slot, value in rows:
+            row = row_of(slot)
+            written[row] = None if value is None else pack(row, slot, value)
+        return written
+
+    @property
+    def row_bytes(self) -> float:
+        """How large a packed row is, from those seen lately, or from some that are dirty."""
+        if not self._row_bytes:
+            for packed in self.encode(list(itertools.islice(self.dirty.items(), _SAMPLE))).values():
+                self._look(packed)
+        return self._row_bytes
+
+    def _look(self, packed: bytes | None) -> None:
+        if packed is not None:
+            self._row_bytes += (len(packed) - self._row_bytes) * (1 / 16 if self._row_bytes else 1)
 
     def shrink(self) -> None:
         """Keep fewer rows when they have grown large: `limit` of them must not take more than `max_bytes`, packed."""
@@ -154,5 +175,5 @@ class CachedRows:
         packed = self._find(row)
         if packed is None:
             return None
-        self._row_bytes += (len(packed) - self._row_bytes) / 64
+        self._look(packed)
         return value_of(row, packed)

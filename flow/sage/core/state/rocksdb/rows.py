@@ -128,7 +128,8 @@ class RowCodec:
 
     def pack(self, row: bytes, slot: Any, value: Any) -> bytes:
         """The value of a row; with the slot in front, where the row does not tell it."""
-        if self.kind == PLAIN and row[3:5] in _TELLING:
+        kind = type(slot)
+        if self.kind == PLAIN and (kind is int or kind is str or row[3:5] in _TELLING):
             return dump(value)
         label = dump(slot)
         return _LENGTH.pack(len(label)) + label + dump(value)

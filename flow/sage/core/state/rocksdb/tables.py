@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -172,17 +173,17 @@ class MapRows(CachedRows):
         """Entries of a map that may be newer than the database."""
         return {**self._by_owner_frozen.get(owner, {}), **self._by_owner.get(owner, {})}
 
-    def take(self) -> tuple[Any, Any] | None:
+    def take(self, count: int, written: dict[bytes, bytes | None]) -> None:
         """See CachedRows."""
-        taken = super().take()
-        if taken is not None:
-            slot = taken[0]
-            owner = slot[0], slot[1]
-            entries = self._by_owner[owner]
-            del entries[slot[2]]
-            if not entries:
-                del self._by_owner[owner]
-        return taken
+        last = list(itertools.islice(reversed(self.aging), count))
+        super().take(count, written)
+        for slot in last:
+            if slot not in self.dirty:
+                owner = slot[0], slot[1]
+                entries = self._by_owner[owner]
+                del entries[slot[2]]
+                if not entries:
+                    del self._by_owner[owner]
 
     def freeze(self) -> None:
         """See CachedRows."""
