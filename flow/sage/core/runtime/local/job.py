@@ -33,6 +33,7 @@ from sage.core.runtime.local.checkpoints import JobCheckpoints
 from sage.core.runtime.local.wiring import JobContext
 from sage.core.runtime.metrics import JobMetrics, checkpoint_totals, collect
 from sage.core.runtime.restart import restart_strategy
+from sage.core.runtime.task import Task
 
 __all__ = ["JobState", "LocalJob"]
 
@@ -40,6 +41,7 @@ log = logging.getLogger("sage.core")
 
 REPORT_EVERY_S = 0.5
 ABORT_GRACE_S = 2.0
+_WAIT_S = 0.5
 
 
 class JobState(StrEnum):
@@ -114,6 +116,14 @@ class LocalJob:
         coordinator = self._attempt.coordinator
         return None if coordinator is self._checkpoints.last_ended else coordinator
 
+    def running_tasks(self) -> list[tuple[Task, threading.Thread]]:
+        """The tasks of this process that have been started, with their threads; for profilers."""
+        return self._attempt.running_tasks()
+
+    def operator_numbers(self) -> dict[str, int]:
+        """The operators by name, with their numbers in the plan."""
+        return {operator.node.name: operator.node.index for operator in self._plan.operators()}
+
     def start(self) -> None:
         """Start the job; called once. An interrupt (Ctrl-C) here finds it either not started or wholly started."""
         self.state = JobState.RUNNING
@@ -121,8 +131,12 @@ class LocalJob:
         threading.Thread(target=self._watch, name=f"{self.name}-watch", daemon=False).start()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """True once the job has ended."""
-        return self._done.wait(timeout)
+        """True once the job has ended. In slices: a signal that comes just before a wait is seen when that ends."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while deadline is None or (rest := deadline - time.monotonic()) > _WAIT_S:
+            if self._done.wait(_WAIT_S):
+                return True
+        return self._done.wait(max(0.0, rest))
 
     def cancel(self) -> None:
         """Stop: behind a last checkpoint where they are on, else when what was read has run out."""
