@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         ValueState,
         ValueStateDescriptor,
     )
-
     from sage.core.state.base import KeyedStateBackend, OperatorStateBackend
 
 __all__ = ["BaseFunction", "FunctionContext", "StopSignal"]
