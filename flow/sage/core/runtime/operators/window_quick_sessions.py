@@ -21,30 +21,37 @@ Stored = tuple[list[int], list[int], list[Any]]  # starts, ends and contents of 
 
 
 class _Sessions:
-    """The sessions of one key while a batch is processed, all lists alike in length: `before` has the windows as the
-    batch found them (None: new), `changed` the number of the record that last changed a window (-1: none)."""
+    """The sessions of one key while a batch is processed. `moves`: windows that are new or have grown, each with the
+    number of the record that last changed it and the window that it was before the batch (None: none)."""
 
-    __slots__ = ("before", "changed", "contents", "ends", "freed", "starts")
+    __slots__ = ("contents", "ends", "freed", "moves", "starts")
 
     def __init__(self, stored: Stored) -> None:
         self.starts, self.ends, self.contents = stored
-        self.before: list[Window | None] = list(zip(self.starts, self.ends, strict=True))
-        self.changed = [-1] * len(self.starts)
-        self.freed: list[Window] = []  # windows that became part of others
+        self.moves: dict[Window, tuple[int, Window | None]] = {}
+        self.freed: list[Window] = []  # windows from before the batch that became part of others
 
     def insert(self, place: int, start: int, end: int, contents: Any, number: int) -> None:
         """A new session."""
         self.starts.insert(place, start)
         self.ends.insert(place, end)
         self.contents.insert(place, contents)
-        self.before.insert(place, None)
-        self.changed.insert(place, number)
+        self.moves[start, end] = (number, None)
+
+    def move(self, place: int, start: int, end: int, number: int) -> None:
+        """The session's window has become another."""
+        old = (self.starts[place], self.ends[place])
+        _, before = self.moves.pop(old, (number, old))
+        self.starts[place], self.ends[place] = start, end
+        self.moves[start, end] = (number, before)
 
     def remove(self, first: int, last: int) -> None:
         """Sessions that became part of another one."""
-        self.freed += [window for window in self.before[first:last] if window is not None]
-        for part in (self.starts, self.ends, self.contents, self.before, self.changed):
-            del part[first:last]
+        for old in zip(self.starts[first:last], self.ends[first:last], strict=True):
+            _, before = self.moves.pop(old, (0, old))
+            if before is not None:
+                self.freed.append(before)
+        del self.starts[first:last], self.ends[first:last], self.contents[first:last]
 
 
 class SessionWindowOperator(WindowOperator):
@@ -94,18 +101,13 @@ class SessionWindowOperator(WindowOperator):
         stop = place + 1
         while stop < len(starts) and starts[stop] <= end:
             stop += 1
+        low, high = min(start, starts[place]), max(end, ends[stop - 1])
         if stop > place + 1:
             for other in held.contents[place + 1 : stop]:
                 held.contents[place] = self._folding.merge(held.contents[place], other)
-            end = max(end, ends[stop - 1])
             held.remove(place + 1, stop)
-            held.changed[place] = number
-        if start < starts[place]:
-            starts[place] = start
-            held.changed[place] = number
-        if end > ends[place]:
-            ends[place] = end
-            held.changed[place] = number
+        if (low, high) != (starts[place], ends[place]):
+            held.move(place, low, high, number)
 
     def _settle_batch(self, touched: dict[Any, _Sessions]) -> None:
         """State and timers of all that the batch has touched; timers in the order in which records called for them."""
@@ -117,11 +119,8 @@ class SessionWindowOperator(WindowOperator):
             self._stored.put((held.starts, held.ends, held.contents))
             for window in held.freed:
                 self._cancel(window, key)
-            for place, number in enumerate(held.changed):
-                if number >= 0:
-                    window = (held.starts[place], held.ends[place])
-                    if window != held.before[place]:
-                        calls.append((number, key, window, held.before[place]))
+            for window, (number, before) in held.moves.items():
+                calls.append((number, key, window, before))
         calls.sort(key=lambda call: call[0])
         for _, key, window, before in calls:
             if before is not None:
