@@ -20,9 +20,11 @@ from sage.core.runtime.reporter import ProgressSnapshot
 
 if TYPE_CHECKING:
     from sage.common.home import SageHome
+    from sage.common.store import JobRow
     from sage.core.runtime.local.job import LocalJob
+    from sage.core.runtime.local.replay import Replay
 
-__all__ = ["JobReport", "ProgressSnapshot", "RunReport", "run_file"]
+__all__ = ["JobReport", "ProgressSnapshot", "RunReport", "recorded_job", "run_file"]
 
 INTERRUPTED = 130
 
@@ -69,6 +71,7 @@ def run_file(
     *,
     parallelism: int | None = None,
     restore: str | None = None,
+    replay: Replay | None = None,
     argv: Sequence[str] = (),
     on_progress: Callable[[ProgressSnapshot], None] | None = None,
     home: SageHome | None = None,
@@ -78,7 +81,8 @@ def run_file(
     The script sees `argv` in `sys.argv`, its folder first in `sys.path` and `__name__ == "__main__"`. `parallelism`
     overrides the script's own for operators that name none. `restore` is the checkpoint that its jobs continue from:
     `latest` (without one they start anew), the number of one, or the folder of a checkpoint or savepoint. Jobs are
-    recorded in `home` (default: where SageHome.find looks, made if need be). On Ctrl-C jobs with checkpoints make a
+    recorded in `home` (default: where SageHome.find looks, made if need be). With `replay` jobs are only looked at, and
+    not recorded. On Ctrl-C jobs with checkpoints make a
     last one and stop; in others sources stop and what was read runs out. A second Ctrl-C aborts.
     """
     file = Path(path)
@@ -86,7 +90,12 @@ def run_file(
     try:
         code = _compiled(file)
         running = session.Session(
-            parallelism=parallelism, restore=restore, home=home or _home(), on_progress=on_progress, keeps=True
+            parallelism=parallelism,
+            restore=restore,
+            home=home or _home(),
+            on_progress=on_progress,
+            replay=replay,
+            keeps=True,
         )
     except SageError as error:
         report.error = error
@@ -100,6 +109,23 @@ def run_file(
     report.jobs = [_job_report(job) for job in running.jobs]
     report.warnings = running.warnings
     return report
+
+
+def recorded_job(wanted: str, home: SageHome | None = None) -> JobRow:
+    """The job of that id, or the latest of that name, from the state store. Raises UsageError, StateError."""
+    from sage.common.store import StateStore
+
+    where = home or _home()
+    store = StateStore(where.ensure())
+    try:
+        known = store.jobs(limit=1000)
+    finally:
+        store.close()
+    found = next((row for row in known if wanted in (row.id, row.name)), None)
+    if found is None:
+        latest = ", ".join(f"{row.id} ({row.name})" for row in known[:3]) or "none"
+        raise UsageError(f"There is no job {wanted!r}", cause=f"the latest in {where.root}: {latest}")
+    return found
 
 
 def _home() -> SageHome:

@@ -16,6 +16,7 @@ from sage.core.runtime.settings import (
     RestartKind,
     RestartSettings,
     RuntimeSettings,
+    ServiceSettings,
     StateSettings,
 )
 
@@ -117,6 +118,8 @@ class ConfigModel(BaseModel):
 
     async_capacity: Count = Field(100, alias="async.capacity")
     async_timeout: MaybeDuration = Field(None, alias="async.timeout")
+    record: Flag = Field(False, alias="services.record")
+    record_directory: Text | None = Field(None, alias="services.dir")
 
     backend: Literal["memory", "rocksdb"] = Field("memory", alias="state.backend")
     incremental: Flag = Field(True, alias="state.incremental")
@@ -165,6 +168,7 @@ class ConfigModel(BaseModel):
             restart=self._restart(),
             state=StateSettings(self.backend, self.state_directory, self.incremental, self.memory),
             asynchronous=AsyncSettings(self.async_capacity, self.async_timeout or None),
+            services=ServiceSettings(self.record, self.record_directory),
         )
 
     def _dead_letters(self) -> bool:

@@ -32,7 +32,8 @@ from sage.core.runtime.clock import SystemClock
 from sage.core.runtime.dead_letters import on_error
 from sage.core.runtime.debug_log import show_logs
 from sage.core.runtime.local.job import LocalJob
-from sage.core.runtime.local.start import dead_letters, job_checkpoints, state_folder, tell_start, traces
+from sage.core.runtime.local.replay import replay_settings, replayed
+from sage.core.runtime.local.start import dead_letters, job_checkpoints, job_services, state_folder, tell_start, traces
 from sage.core.runtime.local.wiring import JobContext
 from sage.core.runtime.services import ServiceRegistry
 from sage.core.runtime.states import ConfiguredStates
@@ -288,13 +289,18 @@ class LocalEnvironment(ReadingMixin):
         running = session.current()
         self._jobs += 1
         settings = replace(self._settings, parallelism=self.parallelism)
+        replay = running.replay
+        if replay is not None:
+            plan, stops = replayed(plan, replay)
+            settings = replay_settings(settings)
         checkpoints = job_checkpoints(self.name, self._origin, settings.checkpoint, self._jobs)
-        job_id, clock = uuid.uuid4().hex[:12], running.clock or SystemClock()
+        job_id = uuid.uuid4().hex[:12] if replay is None else replay.job_id
+        clock = running.clock or SystemClock()
         context = JobContext(
             job_id=job_id,
             name=self.name,
             settings=settings,
-            services=self._services,
+            services=job_services(self._services, settings.services, checkpoints),
             stopping=threading.Event(),
             aborted=threading.Event(),
             owner=self,
@@ -308,6 +314,8 @@ class LocalEnvironment(ReadingMixin):
         where = str(path.resolve()) if path.is_file() else self._origin.file
         reporter = running.reporter(path=where, parallelism=self.parallelism, settings=settings.observability)
         job = LocalJob(plan, context, reporter, checkpoints)
+        if replay is not None:
+            stops(job.abort)
         tell_start(self.name, checkpoints)
         return job
 

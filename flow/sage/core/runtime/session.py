@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sage.common.home import SageHome
     from sage.core.api.local_environment import LocalEnvironment
     from sage.core.runtime.local.job import LocalJob
+    from sage.core.runtime.local.replay import Replay
 
 __all__ = ["Session", "current", "say", "say_stopping", "use", "warn"]
 
@@ -28,7 +29,7 @@ class Session:
 
     `home` is where jobs are recorded; None: the `.sage/` that exists already, if there is one. `restore`: the
     checkpoint that the first job continues from (latest, an id or a path). `clock`: what jobs go by, None: the
-    system's.
+    system's. `replay`: jobs are only looked at: see there.
     """
 
     parallelism: int | None = None
@@ -36,6 +37,7 @@ class Session:
     home: SageHome | None = None
     on_progress: Callable[[ProgressSnapshot], None] | None = None
     clock: Clock | None = None
+    replay: Replay | None = None
     keeps: bool = False
     environments: list[LocalEnvironment] = field(default_factory=list)
     jobs: list[LocalJob] = field(default_factory=list)
@@ -53,7 +55,7 @@ class Session:
 
     def reporter(self, *, path: str, parallelism: int, settings: ObservabilitySettings) -> JobReporter:
         """Where a job's numbers go."""
-        home = self.home or _existing_home()
+        home = None if self.replay is not None else self.home or _existing_home()
         return JobReporter(home, path=path, parallelism=parallelism, on_progress=self.on_progress, settings=settings)
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "RestartKind",
     "RestartSettings",
     "RuntimeSettings",
+    "ServiceSettings",
     "StateSettings",
 ]
 
@@ -114,6 +115,14 @@ class ObservabilitySettings:
 
 
 @dataclass(slots=True, frozen=True)
+class ServiceSettings:
+    """`record`: answers of services are kept for replays, in `directory` (None: `.sage/service-log/`)."""
+
+    record: bool = False
+    directory: str | None = None
+
+
+@dataclass(slots=True, frozen=True)
 class RuntimeSettings:
     """`buffer_timeout` in seconds; `buffer_size` in records; `channel_capacity` in batches.
 
@@ -139,3 +148,4 @@ class RuntimeSettings:
     restart: RestartSettings = field(default_factory=RestartSettings)
     state: StateSettings = field(default_factory=StateSettings)
     asynchronous: AsyncSettings = field(default_factory=AsyncSettings)
+    services: ServiceSettings = field(default_factory=ServiceSettings)

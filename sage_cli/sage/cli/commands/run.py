@@ -18,6 +18,7 @@ from sage.common.errors import NotRunningError, SageError, UsageError
 
 if TYPE_CHECKING:
     from sage.core.runner import JobReport, RunReport
+    from sage.core.runtime.local.replay import Replay
 
 
 class RunCommand(TyperCommand):
@@ -27,11 +28,13 @@ class RunCommand(TyperCommand):
         return super().parse_args(ctx, args[1:] if args[:1] == ["local"] else args)
 
     def collect_usage_pieces(self, ctx: Context) -> list[str]:
-        return ["[local]", "[OPTIONS]", "FILE", "[-- ARGS...]"]
+        return ["[local]", "[OPTIONS]", "[FILE]", "[-- ARGS...]"]
 
 
 def run(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline: a Python file.", show_default=False)],
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="The pipeline: a Python file.", show_default=False)
+    ] = None,
     args: Annotated[
         list[str] | None,
         typer.Argument(metavar="[ARGS]...", help="The file's own arguments.", show_default=False),
@@ -49,14 +52,49 @@ def run(
             show_default=False,
         ),
     ] = None,
+    replay: Annotated[
+        str | None,
+        typer.Option(
+            "--replay",
+            metavar="JOB",
+            help="Look at a job again: its id, or its name for the latest.",
+            show_default=False,
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="CHECKPOINT",
+            help="Where the replay begins: latest, a number, a folder, or start.",
+            show_default=False,
+        ),
+    ] = None,
+    until: Annotated[
+        int | None, typer.Option("--until", min=1, metavar="RECORD", help="How many records the replay shows.")
+    ] = None,
+    operator: Annotated[
+        str | None,
+        typer.Option(
+            "--operator",
+            metavar="NAME",
+            help="Show what this operator puts out, not what reaches the sinks.",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
 ) -> None:
     """Run a pipeline file on this machine.
 
     What the pipeline prints goes to stdout (with --json to stderr); progress and the summary go to stderr. Ctrl-C or
     SIGTERM stops it cleanly, a second one at once.
+
+    With --replay a job runs again from a checkpoint, and what reaches its sinks is shown; nothing is written, and
+    services answer from what was recorded (services.record: true in the pipeline's configuration).
     """
-    path = _existing(file, list(args or ()))
+    path, parallelism, replayed = _replayed(file, parallelism, restore, replay, start, until, operator)
+    if replayed is None:
+        path = _existing(path, list(args or ()))
     from sage.cli.progress import RunProgress
     from sage.core.runner import run_file
 
@@ -64,7 +102,12 @@ def run(
     out = redirect_stdout(sys.stderr) if json else nullcontext()
     with term_like_ctrl_c(), out, RunProgress(quiet=json) as progress:
         report = run_file(
-            path, parallelism=parallelism, restore=restore, argv=tuple(args or ()), on_progress=progress.update
+            path,
+            parallelism=parallelism,
+            restore=restore,
+            replay=replayed,
+            argv=tuple(args or ()),
+            on_progress=progress.update,
         )
     if json:
         emit_json(_as_dict(report))
@@ -75,6 +118,36 @@ def run(
 
 
 run.command_class = RunCommand  # type: ignore[attr-defined]
+
+
+def _replayed(
+    file: Path | None,
+    parallelism: int | None,
+    restore: str | None,
+    job: str | None,
+    start: str | None,
+    until: int | None,
+    operator: str | None,
+) -> tuple[Path, int | None, Replay | None]:
+    """The file, its parallelism and what is to be replayed: those of the recorded job where none is given."""
+    if job is None:
+        if start is not None or until is not None or operator is not None:
+            raise UsageError("--from, --until and --operator belong to --replay JOB", hint="sage run --replay JOB ...")
+        if file is None:
+            raise UsageError("Which pipeline?", cause="FILE is missing", hint="sage run local pipeline.py")
+        return file, parallelism, None
+    if start is None or restore is not None:
+        raise UsageError(
+            "A replay begins at a checkpoint",
+            cause="--from is missing" if start is None else "--restore continues a job, --from looks at one",
+            hint=f"sage run --replay {job} --from latest",
+        )
+    from sage.core.runner import recorded_job
+    from sage.core.runtime.local.replay import START, Replay
+
+    row = recorded_job(job)
+    wanted = Replay(row.id, None if start == START else start, until, operator)
+    return file or Path(row.path), parallelism or row.parallelism, wanted
 
 
 def _existing(file: Path, args: list[str]) -> Path:

@@ -24,11 +24,19 @@ WRITERS = 4
 class JobCheckpoints:
     """`root` is the folder of the job's identity; it is touched only when a checkpoint is made or restored.
 
-    `restore` is what the user wants to continue from: latest, an id or a path; None: begin anew.
+    `restore` is what the user wants to continue from: latest, an id or a path; None: begin anew. `read_only`: the
+    folder is not taken and nothing is written there.
     """
 
     def __init__(
-        self, settings: CheckpointSettings, root: Path, identity: str, name: str, restore: str | None = None
+        self,
+        settings: CheckpointSettings,
+        root: Path,
+        identity: str,
+        name: str,
+        restore: str | None = None,
+        *,
+        read_only: bool = False,
     ) -> None:
         self.identity = identity
         self.folder = JobFolder(root, retained=settings.retained)
@@ -41,6 +49,7 @@ class JobCheckpoints:
         self._settings = settings
         self._name = name
         self._restore = restore
+        self._read_only = read_only
         self._point: RestorePoint | None = None
         self._opened = False
         self._next_id = 1
@@ -51,20 +60,27 @@ class JobCheckpoints:
         """Find what to continue from. Raises StateError when that cannot be done."""
         if self._restore is None and not self._settings.enabled:
             return
+        if self._read_only:
+            self._find(plan)
+            return
         self.folder.acquire()
         try:
-            if self._restore is not None:
-                self._point = self.started_from = self.folder.resolve(self._restore)
-                self.found_nothing = self._point is None
-            else:
+            if self._restore is None:
                 self.left_behind = self.folder.unfinished
-            if self._point is not None:
-                check_operators(self._point, (operator.node.uid for operator in plan.operators()))
+            self._find(plan)
             self._next_id = self.folder.begin_run(self._point)
             self._opened = True
         except BaseException:
             self.folder.release()
             raise
+
+    def _find(self, plan: PhysicalPlan) -> None:
+        """What the user wants to continue from. Raises StateError where there is no such checkpoint of this job."""
+        if self._restore is not None:
+            self._point = self.started_from = self.folder.resolve(self._restore)
+            self.found_nothing = self._point is None
+        if self._point is not None:
+            check_operators(self._point, (operator.node.uid for operator in plan.operators()))
 
     def first_savepoint(self, coordinator: CheckpointCoordinator) -> None:
         """A job without periodic checkpoints makes a savepoint: take the folder now. Raises StateError."""

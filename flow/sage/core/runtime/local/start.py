@@ -6,13 +6,15 @@ from pathlib import Path
 
 from sage.common.errors import StateError
 from sage.common.home import SageHome
+from sage.core.api.function.service_calls import ServiceProvider
 from sage.core.checkpoint.job_folder import LATEST, identity
 from sage.core.graph.origin import Origin
 from sage.core.runtime import session
 from sage.core.runtime.local.checkpoints import JobCheckpoints
-from sage.core.runtime.settings import CheckpointSettings
+from sage.core.runtime.services import ServiceRegistry
+from sage.core.runtime.settings import CheckpointSettings, ServiceSettings
 
-__all__ = ["dead_letters", "job_checkpoints", "state_folder", "tell_start", "traces"]
+__all__ = ["dead_letters", "job_checkpoints", "job_services", "state_folder", "tell_start", "traces"]
 
 
 def job_checkpoints(name: str, origin: Origin, settings: CheckpointSettings, number: int) -> JobCheckpoints:
@@ -25,9 +27,27 @@ def job_checkpoints(name: str, origin: Origin, settings: CheckpointSettings, num
         root = Path(settings.directory).expanduser()
     else:
         root = (running.home or _home(project)).checkpoints
+    if running.replay is not None:
+        wanted = running.replay.checkpoint if number == 1 else None
+        return JobCheckpoints(settings, root / key, key, name, wanted, read_only=True)
     # A number or a folder names a checkpoint of one job: the first; `latest` is another one for each.
     restore = running.restore if number == 1 or running.restore == LATEST else None
     return JobCheckpoints(settings, root / key, key, name, restore)
+
+
+def job_services(services: ServiceRegistry, settings: ServiceSettings, checkpoints: JobCheckpoints) -> ServiceProvider:
+    """What a job's functions call: the environment's services, recorded where that is asked for; in a replay the log
+    of them, `.sage/service-log/<identity>/`."""
+    from sage.core.runtime.services.log import AnswerFile, RecordingServices, ReplayedServices
+
+    replays = session.current().replay is not None
+    if not settings.record and not replays:
+        return services
+    if settings.directory is not None:
+        folder = Path(settings.directory).expanduser() / checkpoints.identity
+    else:
+        folder = checkpoints.folder.root.parent.parent / "service-log" / checkpoints.identity
+    return ReplayedServices(folder, services.names) if replays else RecordingServices(services, AnswerFile(folder))
 
 
 def dead_letters(checkpoints: JobCheckpoints) -> Path:

@@ -11,6 +11,7 @@ import os
 import struct
 import threading
 import time
+import weakref
 import zlib
 from collections import deque
 from collections.abc import Iterator
@@ -38,7 +39,10 @@ Frame = tuple[bytes, bytes, bool, bytes]
 
 
 class AnswerFile:
-    """Takes the answers of one run, in a file of its own in `folder`. Thread-safe; survives a kill of the process."""
+    """Takes the answers of one run, in a file of its own in `folder`; open until nobody refers to it.
+
+    Thread-safe. What was appended survives a kill of the process.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -69,17 +73,12 @@ class AnswerFile:
                 f"Answers of services cannot be recorded in {self._folder}", cause=failure.strerror or str(failure)
             ) from failure
 
-    def close(self) -> None:
-        """The job has ended."""
-        with self._lock:
-            if self._fd is not None:
-                os.close(self._fd)
-                self._fd = None
-
     def _opened(self) -> int:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._folder / f"{time.time_ns():020d}-{os.getpid()}{_SUFFIX}"
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        weakref.finalize(self, os.close, fd)
+        return fd
 
 
 def read_answers(folder: Path) -> Iterator[Frame]:
@@ -154,10 +153,6 @@ class RecordingServices:
         self._services.submit(name, method, args, kwargs, timeout).add_done_callback(answered)
         return outcome
 
-    def close(self) -> None:
-        """The job has ended."""
-        self._file.close()
-
     def _keeper(self, name: str, method: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Records the answer of one call; calls that no operator makes are not recorded."""
         origin = current_origin()
@@ -215,9 +210,6 @@ class ReplayedServices:
         except Exception as error:
             future.set_exception(error)
         return future
-
-    def close(self) -> None:
-        """Nothing is held."""
 
     def _found(self, origin: CallOrigin, digest: bytes) -> tuple[bool, bytes] | None:
         exact = self._answers.get(origin.key(digest))
