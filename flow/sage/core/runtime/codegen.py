@@ -70,7 +70,9 @@ def namespace(
         index, operator = member.index, member.operator
         names |= {f"f{index}": operator.call, f"k{index}": operator.key, f"kb{index}": operator.keyed}
     for index, table in tables.items():
-        names |= {f"g{index}": table.get, f"p{index}": table.put, f"d{index}": getattr(table, "direct", None)}
+        accessors = getattr(table, "accessors", None)
+        get, put = (table.get, table.put) if accessors is None else accessors(None)
+        names |= {f"g{index}": get, f"p{index}": put, f"d{index}": getattr(table, "direct", None)}
     for number, target in enumerate(targets):
         names |= {f"e{number}": target.buffer.append, f"t{number}": target.timestamps.append}
         names |= {f"b{number}": target.buffer, f"w{number}": target.flush}
