@@ -100,6 +100,28 @@ class TestMaps:
         assert sorted(collected(both.map(Shared))) == ["<1>", "<a>"]
         assert opened == [0]
 
+    def test_both_functions_are_closed_though_one_fails(self) -> None:
+        closed: list[str] = []
+
+        class Closing(MapFunction[Any, Any]):
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def execute(self, value: Any) -> Any:
+                return value
+
+            def close(self) -> None:
+                closed.append(self.name)
+                raise OSError(f"{self.name} does not close")
+
+        start = env()
+        both = start.from_collection([1]).connect(start.from_collection([2]))
+        both.map(Closing("first").execute, Closing("second").execute, name="pair").print()
+        with pytest.raises(PipelineError, match=r"Operator 'pair' failed") as caught:
+            start.submit()
+        assert "in close()" in str(caught.value)
+        assert sorted(closed) == ["first", "second"]
+
     def test_flat_map(self) -> None:
         class Many(CoFlatMapFunction[int, str, Any]):
             def flat_map1(self, value: int) -> list[int]:

@@ -56,9 +56,15 @@ class FunctionOperator(Operator):
         self.bound = self._bind(self._spec, function)
 
     def close(self) -> None:
-        """Closes what was opened."""
+        """Closes what was opened, all of it; the first error is raised then."""
+        failed: BaseException | None = None
         while self._instances:
-            self._instances.pop().close()
+            try:
+                self._instances.pop().close()
+            except BaseException as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _bind(self, spec: FunctionSpec, function: FunctionContext) -> BoundFunction:
         bound = spec.bind(function.subtask_index, function.parallelism)
