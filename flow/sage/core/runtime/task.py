@@ -17,7 +17,7 @@ from math import inf
 from sage.common.errors import PipelineError
 from sage.core.api.function.base_function import BaseFunction, FunctionContext
 from sage.core.api.function.functions import SinkFunction
-from sage.core.graph.plan import PhysicalOperator, TaskPlan
+from sage.core.graph.plan import TaskPlan
 from sage.core.runtime.chain import Chain
 from sage.core.runtime.checkpointing import SubtaskCheckpoints
 from sage.core.runtime.clock import Clock, SystemClock, when_moved
@@ -27,8 +27,9 @@ from sage.core.runtime.inputs import TaskInput
 from sage.core.runtime.mailbox import Mailbox
 from sage.core.runtime.metrics import measure_state
 from sage.core.runtime.operators.base import Operator
-from sage.core.runtime.output import KeySelectionFailed, Output
+from sage.core.runtime.output import Output
 from sage.core.runtime.stages import OperatorStage
+from sage.core.runtime.task_errors import explained, in_phase
 from sage.core.runtime.tracing import TaskTracer
 
 __all__ = ["OpenFunction", "Task"]
@@ -147,7 +148,7 @@ class Task:
         except JobAborted:
             failed = None
         except BaseException as error:  # a user's function may raise anything, SystemExit too
-            failed = self._explained(error)
+            failed = explained(self.plan.name, self.chain, error)
         finally:
             self.input.close()
             failed = self._close(failed)
@@ -168,7 +169,7 @@ class Task:
                 stage.operator.open(stage.context)
                 stage.drain()
             except BaseException as error:
-                raise _in_phase(stage.operators[0].plan, error, "open") from error
+                raise in_phase(stage.operators[0].plan, error, "open") from error
 
     def _work(self) -> None:
         while not (self._released or self._ended):
@@ -372,7 +373,7 @@ class Task:
                 stage.operator.flush()
                 stage.drain()
             except BaseException as error:
-                raise _in_phase(stage.operators[0].plan, error, "flush") from error
+                raise in_phase(stage.operators[0].plan, error, "flush") from error
         for output in self._outputs:
             output.flush()
         for sink in self._sinks:
@@ -394,7 +395,7 @@ class Task:
             try:
                 stage.operator.close()
             except BaseException as error:
-                failed = failed or _in_phase(stage.operators[0].plan, error, "close")
+                failed = failed or in_phase(stage.operators[0].plan, error, "close")
         for operator in self.chain.operators:
             measure_state(operator, now=True)
         self.is_closed = True
@@ -404,36 +405,4 @@ class Task:
 
     def _in_phase(self, function: OpenFunction, error: BaseException, phase: str) -> PipelineError:
         operator = next(o for o in self.plan.head.walk() if o.node.name == function.context.operator)
-        return _in_phase(operator, error, phase)
-
-    def _explained(self, error: BaseException) -> PipelineError:
-        """The error with the operator's name and the user's line."""
-        if isinstance(error, KeySelectionFailed):
-            cause = error.__cause__ or error
-            explained = operator_failed("key_by", cause, error.key.origin, record=error.record)
-            explained.__cause__ = cause
-            return explained
-        failure = self.chain.failure(error.__traceback__)
-        if failure is None:
-            return error if isinstance(error, PipelineError) else _unexplained(self.plan.name, error)
-        node, key = failure.operator.plan.node, failure.operator.plan.key_of(failure.port)
-        by_key = failure.in_key and key is not None
-        origin = key.origin if by_key and key is not None else node.origin
-        phase = "" if failure.at_record else "the operator"
-        explained = operator_failed(
-            "key_by" if by_key else node.name, error, origin, record=failure.record, phase=phase
-        )
-        explained.__cause__ = error
-        return explained
-
-
-def _in_phase(operator: PhysicalOperator, error: BaseException, phase: str) -> PipelineError:
-    failed = operator_failed(operator.node.name, error, operator.node.origin, phase=f"{phase}()")
-    failed.__cause__ = error
-    return failed
-
-
-def _unexplained(name: str, error: BaseException) -> PipelineError:
-    failed = PipelineError(f"Task {name!r} failed", cause=f"{type(error).__name__}: {error}")
-    failed.__cause__ = error
-    return failed
+        return in_phase(operator, error, phase)
