@@ -109,7 +109,8 @@ class RawState(Protocol):
     """State that an operator keeps in a form of its own (timers): dumped and loaded by key group."""
 
     def dump(self) -> Iterable[tuple[int, bytes]]:
-        """(key group, bytes) pairs; called in the task's thread, must not change later."""
+        """(key group, bytes) pairs; called in the task's thread, gone through once and maybe in another: what changes
+        later must not show."""
 
     def load(self, parts: Iterable[tuple[int, bytes]]) -> None:
         """What `dump` gave, of the groups that this subtask owns now (of several subtasks, maybe)."""

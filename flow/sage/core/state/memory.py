@@ -256,7 +256,7 @@ class MemoryKeyedState:
         """See KeyedStateBackend."""
         parts = _Parts(
             tables={name: table.frozen() for name, table in self._tables.items()},
-            raw={name: list(state.dump()) for name, state in self._raw.items()},
+            raw={name: state.dump() for name, state in self._raw.items()},
             kept=self._restored.unclaimed(),
         )
         with self._lock:
@@ -317,7 +317,7 @@ class _Parts:
     def __init__(
         self,
         tables: dict[str, list[tuple[Hashable, Space]]],
-        raw: dict[str, list[tuple[int, bytes]]],
+        raw: dict[str, Iterable[tuple[int, bytes]]],
         kept: list[tuple[str, int, bytes]],
     ) -> None:
         self.tables, self.raw, self.kept = tables, raw, kept

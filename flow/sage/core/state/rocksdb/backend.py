@@ -204,7 +204,7 @@ class RocksKeyedState:
         for rows in self._stores:
             rows.freeze()
         self._freeze = Freeze(self._write_frozen, request.folder / "db")
-        raw = {name: list(state.dump()) for name, state in self._raw.items()}
+        raw = {name: state.dump() for name, state in self._raw.items()}
         meta = dict(self._restored.schema), dict(self._numbers), self._restored.unclaimed()
         return WritingSnapshot(self, request, self._freeze, raw, meta)
 

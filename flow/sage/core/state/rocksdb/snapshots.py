@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -73,7 +73,7 @@ class WritingSnapshot:
         backend: RocksKeyedState,
         request: SnapshotRequest,
         freeze: Freeze,
-        raw: dict[str, list[tuple[int, bytes]]],
+        raw: dict[str, Iterable[tuple[int, bytes]]],
         meta: tuple[dict[str, str], dict[str, int], list[tuple[str, int, bytes]]],
     ) -> None:
         self._backend = backend
