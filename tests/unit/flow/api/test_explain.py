@@ -56,6 +56,14 @@ class TestIds:
         assert first["print"] == second["print"]
         assert first["from_collection"] == second["from_collection"]
 
+    def test_a_uid_stays_though_the_operator_is_called_otherwise(self) -> None:
+        def given(name: str) -> str:
+            env = LocalEnvironment("ids")
+            env.from_collection([1]).map(lambda x: x, name=name, uid="mine").print()
+            return str(plan(env)["tasks"][0]["operators"][1]["id"])
+
+        assert given("before") == given("after")
+
     def test_without_a_uid_the_id_follows_the_structure(self) -> None:
         def last(name: str) -> str:
             env = LocalEnvironment("ids")
