@@ -31,57 +31,55 @@ class RunCommand(TyperCommand):
         return ["[local]", "[OPTIONS]", "[FILE]", "[-- ARGS...]"]
 
 
+FileOption = Annotated[
+    Path | None, typer.Argument(metavar="FILE", help="The pipeline: a Python file.", show_default=False)
+]
+ArgsOption = Annotated[
+    list[str] | None, typer.Argument(metavar="[ARGS]...", help="The file's own arguments.", show_default=False)
+]
+RestoreOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHECKPOINT",
+        help="Continue from a checkpoint: latest, its number, or a savepoint's folder.",
+        show_default=False,
+    ),
+]
+ReplayOption = Annotated[
+    str | None,
+    typer.Option(metavar="JOB", help="Look at a job again: its id, or its name for the latest.", show_default=False),
+]
+FromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="CHECKPOINT",
+        help="Where the replay begins: latest, a number, a folder, or start.",
+        show_default=False,
+    ),
+]
+UntilOption = Annotated[int | None, typer.Option(min=1, metavar="RECORD", help="How many records the replay shows.")]
+OperatorOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Show what this operator puts out, not what reaches the sinks.",
+        show_default=False,
+    ),
+]
+
+
 def run(
-    file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="The pipeline: a Python file.", show_default=False)
-    ] = None,
-    args: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[ARGS]...", help="The file's own arguments.", show_default=False),
-    ] = None,
+    file: FileOption = None,
+    args: ArgsOption = None,
     parallelism: Annotated[
-        int | None,
-        typer.Option("--parallelism", "-p", min=1, metavar="N", help="Tasks per operator."),
+        int | None, typer.Option("--parallelism", "-p", min=1, metavar="N", help="Tasks per operator.")
     ] = None,
-    restore: Annotated[
-        str | None,
-        typer.Option(
-            "--restore",
-            metavar="CHECKPOINT",
-            help="Continue from a checkpoint: latest, its number, or a savepoint's folder.",
-            show_default=False,
-        ),
-    ] = None,
-    replay: Annotated[
-        str | None,
-        typer.Option(
-            "--replay",
-            metavar="JOB",
-            help="Look at a job again: its id, or its name for the latest.",
-            show_default=False,
-        ),
-    ] = None,
-    start: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="CHECKPOINT",
-            help="Where the replay begins: latest, a number, a folder, or start.",
-            show_default=False,
-        ),
-    ] = None,
-    until: Annotated[
-        int | None, typer.Option("--until", min=1, metavar="RECORD", help="How many records the replay shows.")
-    ] = None,
-    operator: Annotated[
-        str | None,
-        typer.Option(
-            "--operator",
-            metavar="NAME",
-            help="Show what this operator puts out, not what reaches the sinks.",
-            show_default=False,
-        ),
-    ] = None,
+    restore: RestoreOption = None,
+    replay: ReplayOption = None,
+    start: FromOption = None,
+    until: UntilOption = None,
+    operator: OperatorOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
 ) -> None:
     """Run a pipeline file on this machine.
