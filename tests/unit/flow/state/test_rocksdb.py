@@ -311,6 +311,38 @@ def test_what_a_killed_process_left_is_removed(tmp_path: pathlib.Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([own.name, "not-ours"])
 
 
+FULL_DISK = """
+import pathlib, random, resource, sys
+from sage.common.errors import StateError
+from sage.core.state.base import SnapshotRequest
+from sage.core.state.rocksdb import RocksKeyedState
+
+folder = pathlib.Path(sys.argv[1])
+backend = RocksKeyedState(0, 127, folder=folder / "db")
+table = backend.table("t", "s")
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+for key in range(5000):
+    backend.key = key
+    table.put(random.randbytes(200))
+(folder / "chk").mkdir()
+try:
+    backend.snapshot(SnapshotRequest(1, folder / "chk", folder))()
+except StateError as error:
+    print(f"{error.title}: {error.cause}")
+backend.key = 4321
+print(len(table.get()))
+"""
+
+
+def test_a_full_disk_ends_the_snapshot_and_nothing_hangs(tmp_path: pathlib.Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    said, _, size = ran.stdout.partition("\n")
+    assert said.startswith("RocksDB cannot make a checkpoint in"), ran.stderr
+    assert size.strip() == "200", "the state is there still"
+
+
 def test_the_folder_of_a_process_in_another_container_stays(tmp_path: pathlib.Path) -> None:
     folder = tmp_path / "4194305-0123456789ab"  # larger than any process id here
     script = f"""

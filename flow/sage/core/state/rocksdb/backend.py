@@ -28,7 +28,7 @@ from sage.core.state.rocksdb.cache import CachedRows
 from sage.core.state.rocksdb.options import RocksSettings, check_installed, open_database, without_log, write_batch
 from sage.core.state.rocksdb.restore import KnownFiles, RocksPart, clip, copy_rows, link_files
 from sage.core.state.rocksdb.rows import RowCodec, key_bytes
-from sage.core.state.rocksdb.snapshots import RAW_FILE, Freeze, WritingSnapshot, wait_for_flush
+from sage.core.state.rocksdb.snapshots import RAW_FILE, Freeze, WritingSnapshot, flush_memtable
 from sage.core.state.rocksdb.sweep import Sweep
 from sage.core.state.rocksdb.tables import MapRows, RocksMapTable, RocksTable, live_slots
 from sage.core.state.ttl import Ttl, TtlTable
@@ -217,8 +217,7 @@ class RocksKeyedState:
             while part := list(itertools.islice(frozen, self.settings.slice_rows)):
                 self._write(rows.encode(part))
         try:
-            self._db.flush(False)
-            wait_for_flush(lambda: self._db.property_int_value("rocksdb.num-immutable-mem-table") or 0)
+            flush_memtable(self._db)
             Checkpoint(self._db).create_checkpoint(str(target))
         except Exception as error:  # rocksdict raises plain Exception
             raise StateError(f"RocksDB cannot make a checkpoint in {target}", cause=str(error)) from error

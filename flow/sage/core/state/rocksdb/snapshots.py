@@ -23,7 +23,7 @@ from sage.core.state.group_file import GroupFileWriter
 if TYPE_CHECKING:
     from sage.core.state.rocksdb.backend import RocksKeyedState
 
-__all__ = ["LINKED", "RAW_FILE", "Freeze", "WritingSnapshot", "checksum", "wait_for_flush"]
+__all__ = ["LINKED", "RAW_FILE", "Freeze", "WritingSnapshot", "checksum", "flush_memtable"]
 
 LINKED = "db"
 RAW_FILE = "raw.state"
@@ -170,7 +170,14 @@ def checksum(path: Path) -> int:
     return total
 
 
-def wait_for_flush(pending: Callable[[], int]) -> None:
-    """Until RocksDB has no memtable to write any more; its own threads do it, and Python's go on meanwhile."""
-    while pending():
+def flush_memtable(db: Any) -> None:
+    """Until RocksDB has written its memtable; its own threads do it, and Python's go on meanwhile.
+
+    Raises OSError when RocksDB cannot (a full disk): it would be tried for ever.
+    """
+    failed = db.property_int_value("rocksdb.background-errors") or 0
+    db.flush(False)
+    while db.property_int_value("rocksdb.num-immutable-mem-table"):
+        if (db.property_int_value("rocksdb.background-errors") or 0) > failed:
+            raise OSError("RocksDB's background work failed: is the disk full?")
         time.sleep(_POLL_S)
