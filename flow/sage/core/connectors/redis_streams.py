@@ -207,8 +207,14 @@ def _redis() -> Any:
 
 
 def _client(redis: Any, url: str) -> Any:
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry as RedisRetry
+
+    never = RedisRetry(NoBackoff(), 0)  # what is tried again, and how, is said here
     try:
-        return redis.Redis.from_url(url, decode_responses=True, socket_connect_timeout=10, socket_timeout=30)
+        return redis.Redis.from_url(
+            url, decode_responses=True, socket_connect_timeout=10, socket_timeout=30, retry=never
+        )
     except ValueError as error:
         raise PipelineError(f"{_shown(url)} is no address of Redis", cause=str(error)) from error
 

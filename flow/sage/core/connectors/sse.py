@@ -160,18 +160,19 @@ class EventParser:
         body = (text[:-1] if held else text).replace("\r\n", "\n").replace("\r", "\n")
         *lines, rest = body.split("\n")
         self._text = rest + ("\r" if held else "")
-        self._size += len(rest)
-        self._limit(len(self._text))
         yield from lines
+        self._limit(len(rest))
 
     def _limit(self, more: int) -> None:
-        if sum(map(len, self._data)) + more > _LONGEST:
+        if self._size + more > _LONGEST:
             raise ValueError(f"an event is longer than {_LONGEST:,} bytes")
 
     def _field(self, line: str) -> None:
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "data":
+            self._size += len(value) + 1
+            self._limit(0)
             self._data.append(value)
         elif name == "event":
             self._event = value
@@ -183,7 +184,7 @@ class EventParser:
     def _dispatch(self) -> Iterator[dict[str, Any]]:
         if self._data:
             yield {"event": self._event or "message", "data": "\n".join(self._data), "id": self._id}
-        self._data, self._event = [], ""
+        self._data, self._event, self._size = [], "", 0
 
 
 class _TryAgain(Exception):  # noqa: N818 - the server may be able later

@@ -68,6 +68,15 @@ def read(made: SourceReader[Any], count: int | None = None, limit: int = 7) -> l
     return records
 
 
+def everything(source: Source[Any], limit: int = 3, bad_record: BadRecord = refuse) -> list[Any]:
+    """All records of a bounded source."""
+    made = reader(source, None, context(bad_record=bad_record))
+    try:
+        return read(made, limit=limit)
+    finally:
+        made.close()
+
+
 def writer(sink: Sink[Any], subtask: int = 0, parallelism: int = 1, job: str = "job") -> SinkWriter[Any]:
     """A writer that has not recovered yet."""
     return sink.writer(SinkContext(job, "run", "operator", subtask, parallelism, ManualClock()))

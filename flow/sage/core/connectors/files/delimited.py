@@ -44,17 +44,12 @@ class CsvCursor(Cursor[dict[str, Any]]):
         self._file = open_bytes(path)
         self.position = 0
         self._reader = self._rows()
-        self._fields = rows.fields
-        if self._fields is None:
-            with file_errors(path, "read"):
-                self._fields = self._header()
-        missing = sorted(set(rows.types) - set(self._fields))
-        if missing and self._fields:
-            raise PipelineError(
-                f"{path} has no column {', '.join(missing)}",
-                cause=f"it has {', '.join(self._fields)}",
-                hint="fields=[…] names the columns of a file without a header",
-            )
+        try:
+            self._fields = rows.fields or self._header()
+            self._check_types(rows, self._fields)
+        except BaseException:
+            self._file.close()
+            raise
         self._convert = [(name, rows.types[name]) for name in rows.types]
         if position is not None and position != self.position:
             self._file.close()
@@ -98,9 +93,19 @@ class CsvCursor(Cursor[dict[str, Any]]):
                 self._undecodable = error
                 yield text.decode("latin-1")
 
+    def _check_types(self, rows: CsvRows, fields: tuple[str, ...]) -> None:
+        missing = sorted(set(rows.types) - set(fields))
+        if missing and fields:
+            raise PipelineError(
+                f"{self._path} has no column {', '.join(missing)}",
+                cause=f"it has {', '.join(fields)}",
+                hint="fields=[…] names the columns of a file without a header",
+            )
+
     def _header(self) -> tuple[str, ...]:
         try:
-            fields = tuple(next(self._reader, ()))
+            with file_errors(self._path, "read"):
+                fields = tuple(next(self._reader, ()))
         except csv.Error as error:
             raise PipelineError(f"{self._path} has no header that can be read", cause=str(error)) from error
         if self._undecodable is not None:
@@ -116,7 +121,6 @@ class CsvCursor(Cursor[dict[str, Any]]):
         return fields
 
     def _record(self, row: list[str]) -> dict[str, Any]:
-        assert self._fields is not None, "read or given"
         if len(row) != len(self._fields):
             raise ValueError(f"{len(row)} values for {len(self._fields)} columns")
         record: dict[str, Any] = dict(zip(self._fields, row, strict=True))

@@ -58,12 +58,12 @@ class ParquetCursor(Cursor[Any]):
         self._opened = _Opened(path)
         with file_errors(path, "read"):
             file = self._opened.__enter__()
-        if group >= file.num_row_groups:
-            raise PipelineError(f"{path} has changed", cause=f"row group {group} is gone")
         missing = sorted(set(rows.columns or ()) - set(file.schema_arrow.names))
-        if missing:
+        if missing or group >= file.num_row_groups:
+            self.close()
             raise PipelineError(
-                f"{path} has no column {', '.join(missing)}", cause=f"it has {', '.join(file.schema_arrow.names)}"
+                f"{path} has no column {', '.join(missing)}" if missing else f"{path} has changed",
+                cause=f"it has {', '.join(file.schema_arrow.names)}" if missing else f"row group {group} is gone",
             )
         self._batches: Iterator[Any] = file.iter_batches(_BATCH, row_groups=[group], columns=rows.columns)
         self._batch: Any = None

@@ -158,8 +158,13 @@ class Alchemy(Database):
             ) from error
         self._alchemy = sqlalchemy
         self._shown = "the database"
-        with self._errors():
-            self._engine = sqlalchemy.create_engine(url, pool_pre_ping=True)
+        try:
+            with self._errors():
+                self._engine = sqlalchemy.create_engine(url, pool_pre_ping=True)
+        except ImportError as error:
+            raise PipelineError(
+                "The driver of the database is not installed", cause=str(error), hint="install it with pip"
+            ) from error
         self._shown = self._engine.url.render_as_string(hide_password=True)
         self.dialect = self._engine.dialect.name
 
