@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 from benchmarks.engine import measure as measuring
-from benchmarks.engine.findings import Finding
 from benchmarks.engine.limits import ReadBandwidth
 from benchmarks.engine.measure import Plan, Table
 from benchmarks.engine.models import MEDIUM, SMALL
@@ -22,6 +21,7 @@ from benchmarks.engine.report import render
 from benchmarks.engine.scenarios import PREFILL, SIXTEEN, one_stream
 from benchmarks.engine.sides import SIDES
 from benchmarks.engine.targets import judge
+from benchmarks.findings import Finding
 
 _SHAPES = {shape.title: shape for shape in (SMALL, MEDIUM)}
 _PLANS = {

@@ -15,9 +15,9 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.engine.environments import cache_folder
-from benchmarks.engine.findings import Finding
 from benchmarks.engine.models import MEDIUM, SMALL, Shape, folder_of
+from benchmarks.environments import cache_folder
+from benchmarks.findings import Finding
 
 if TYPE_CHECKING:
     from sagellm_core import LLMEngine

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engine.environments import cache_folder
-from benchmarks.engine.findings import Finding
 from benchmarks.engine.models import LARGE, MEDIUM, Shape, folder_of
 from benchmarks.engine.scenarios import Scenario
+from benchmarks.environments import cache_folder
+from benchmarks.findings import Finding
 from sagellm_core.backends import BackendConfig
 from sagellm_core.engine_core.plan import BatchType, SchedulerOutput
 

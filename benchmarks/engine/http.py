@@ -21,7 +21,7 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.engine.findings import Finding
+from benchmarks.findings import Finding
 
 CLIENTS = 64
 TOKENS = 64
@@ -34,8 +34,8 @@ _PROMPTS = [[(7 * client + at) % 1500 + 300 for at in range(32)] for client in r
 
 def measure() -> list[Finding]:
     """The ratios for the small model, whose steps are short beside what a token costs outside, and the medium one."""
-    from benchmarks.engine.environments import cache_folder
     from benchmarks.engine.models import MEDIUM, SMALL, folder_of
+    from benchmarks.environments import cache_folder
 
     sides = ((SMALL, ROUNDS), (MEDIUM, ROUNDS_OF_LARGER))
     return [_ratio(shape.title, str(folder_of(shape, cache_folder())), rounds) for shape, rounds in sides]

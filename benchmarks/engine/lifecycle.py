@@ -9,9 +9,9 @@ import subprocess
 import sys
 import time
 
-from benchmarks.engine.environments import cache_folder
-from benchmarks.engine.findings import Finding
 from benchmarks.engine.models import MEDIUM, folder_of
+from benchmarks.environments import cache_folder
+from benchmarks.findings import Finding
 
 _STARTS = 5
 _BLOCK = 16

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from benchmarks.engine.environments import EnvironmentUnavailableError
 from benchmarks.engine.models import Shape
 from benchmarks.engine.peer import PeerFailedError, PeerProcess, Run
 from benchmarks.engine.scenarios import Scenario
 from benchmarks.engine.sides import SIDES, Side, model_for
+from benchmarks.environments import EnvironmentUnavailableError
 
 
 @dataclass(slots=True)

@@ -11,9 +11,9 @@ import random
 import statistics
 from dataclasses import dataclass
 
-from benchmarks.engine.environments import cache_folder
-from benchmarks.engine.findings import Finding
 from benchmarks.engine.models import SMALL, folder_of
+from benchmarks.environments import cache_folder
+from benchmarks.findings import Finding
 from sagellm_core import DistributedRuntime, LLMEngine, LLMEngineConfig, PDLayout
 from sagellm_protocol import Response, SamplingParams
 

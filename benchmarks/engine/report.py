@@ -7,12 +7,12 @@ import platform
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.engine.environments import OURS, REQUIREMENTS
-from benchmarks.engine.findings import Finding
 from benchmarks.engine.measure import Cell, Entrant, Table
 from benchmarks.engine.models import Shape
 from benchmarks.engine.sides import SIDES
 from benchmarks.engine.targets import limit
+from benchmarks.environments import ENGINE_PEERS, OURS
+from benchmarks.findings import Finding
 
 _HEAD = """# Benchmarks of the engine
 
@@ -105,5 +105,5 @@ def _machine() -> str:
 def _peers() -> list[str]:
     from importlib.metadata import version
 
-    lines = [f"- {name}: {', '.join(wanted)}" for name, wanted in REQUIREMENTS.items()]
+    lines = [f"- {name}: {', '.join(wanted)}" for name, wanted in ENGINE_PEERS.items()]
     return [f"- {OURS}: torch {version('torch')}, transformers {version('transformers')}", *lines]

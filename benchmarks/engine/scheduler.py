@@ -12,9 +12,9 @@ from functools import partial
 from time import perf_counter, thread_time
 from typing import NamedTuple
 
-from benchmarks.engine.environments import cache_folder
-from benchmarks.engine.findings import Finding
 from benchmarks.engine.models import MEDIUM, folder_of
+from benchmarks.environments import cache_folder
+from benchmarks.findings import Finding
 from sagellm_core.engine_core.answers import Answers
 from sagellm_core.engine_core.block_manager import BlockManager
 from sagellm_core.engine_core.limits import SchedulerConfig

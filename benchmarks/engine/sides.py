@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.engine.environments import OURS, EnvironmentUnavailableError, cache_folder, python_of
 from benchmarks.engine.models import MEDIUM, SMALL, Shape, folder_of
+from benchmarks.environments import OURS, EnvironmentUnavailableError, cache_folder, python_of
 
 _CONVERT = Path(__file__).parent / "peers" / "convert.py"
 SIXTEEN_BITS = "16 bits or more"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.engine.findings import Finding
 from benchmarks.engine.measure import Table
 from benchmarks.engine.models import MEDIUM, SMALL, Shape
 from benchmarks.engine.sides import EIGHT_BITS, SIDES, SIXTEEN_BITS
+from benchmarks.findings import Finding
 
 _ONE, _PREFILL, _SIXTEEN = "one stream", "prefill 512", "16 at once"
 _TRANSFORMERS = tuple(side.name for side in SIDES if side.name.startswith("transformers"))

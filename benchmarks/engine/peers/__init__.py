@@ -1,1 +1,1 @@
-"""One script a peer, run by the Python of that peer's own environment; `wire` is all that they share."""
+"""One script a peer, run by the Python of that peer's own environment; they share what stands in `benchmarks/peers`."""

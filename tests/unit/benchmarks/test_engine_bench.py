@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from benchmarks.engine.findings import Finding
 from benchmarks.engine.measure import Cell, Entrant, Table
 from benchmarks.engine.models import MEDIUM, SMALL, Shape, folder_of
 from benchmarks.engine.peer import PeerFailedError, PeerProcess, Run
@@ -20,6 +19,7 @@ from benchmarks.engine.report import render
 from benchmarks.engine.scenarios import PREFILL, SIXTEEN, one_stream
 from benchmarks.engine.sides import SIDES, Side
 from benchmarks.engine.targets import judge, limit
+from benchmarks.findings import Finding
 from tests.helpers.tiny_daemon import until
 from tests.helpers.tiny_models import tiny_model
 

@@ -1,6 +1,6 @@
 """State backends: cost of an access, stall at a barrier, memory, and what an incremental checkpoint writes.
 
-    python -m benchmarks.flow_state [access|barrier|memory|increments …] [--keys 10000000]
+    python -m benchmarks.flow.state [access|barrier|memory|increments …] [--keys 10000000]
 
 Without names everything runs, each part in a process of its own.
 """
@@ -254,7 +254,7 @@ def main() -> None:
         print("| what | backend | measured | over a dict |\n| --- | --- | --- | --- |", flush=True)
         for part in parts:
             subprocess.run(
-                [sys.executable, "-m", "benchmarks.flow_state", part, "--keys", str(options.keys)], check=True
+                [sys.executable, "-m", "benchmarks.flow.state", part, "--keys", str(options.keys)], check=True
             )
         return
     for part in options.parts:

@@ -12,12 +12,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-REQUIREMENTS: dict[str, tuple[str, ...]] = {
+ENGINE_PEERS: dict[str, tuple[str, ...]] = {
     "llamacpp": ("llama-cpp-python==0.3.36", "numpy"),
     "openvino": ("openvino-genai==2026.4.1.0", "numpy"),
     "ctranslate2": ("ctranslate2==4.8.5", "numpy"),
     "convert": ("torch==2.13.0", "optimum-intel[openvino]==2.2.0", "ctranslate2==4.8.5", "gguf==0.19.0"),
 }
+FLOW_PEERS: dict[str, tuple[str, ...]] = {
+    "flow-bytewax": ("bytewax==0.21.1",),
+    "flow-pathway": ("pathway==0.33.0",),
+    "flow-quixstreams": ("quixstreams==3.28.1",),
+    "flow-streamz": ("streamz==0.6.6",),
+    "flow-pyflink": ("apache-flink==2.3.0",),
+}
+REQUIREMENTS = ENGINE_PEERS | FLOW_PEERS
 # optimum-intel brings torchvision, whose build on the package index does not go with a CPU build of torch.
 _UNWANTED = {"convert": ("torchvision",)}
 OURS = "ours"

@@ -1,6 +1,6 @@
-"""One line of the report that is not tokens a second: a measured ratio and the bound that it has to keep.
+"""One line of a report: a measured ratio and the bound that it has to keep.
 
-`scheduler.py`, `decoding.py` and `http.py` in this folder each have `measure() -> list[Finding]`.
+Modules of `engine` and `flow` beside their tables have `measure() -> list[Finding]`.
 """
 
 from __future__ import annotations
