@@ -40,10 +40,13 @@ def _no_batch(_: Any) -> None:
 
 
 class FunctionOperator(Operator):
-    """Binds a user's function in `open` and frames it by its own `open` and `close`."""
+    """Binds a user's function in `open` and frames it by its own `open` and `close`. Subclasses with several functions
+    (or none) give None, and bind them themselves."""
 
-    def __init__(self, function: FunctionSpec) -> None:
-        self._spec = function
+    def __init__(self, function: FunctionSpec | None) -> None:
+        self._binds = function is not None
+        if function is not None:
+            self._spec = function
         self._instances: list[BaseFunction] = []
 
     def open(self, context: OperatorContext) -> None:
@@ -53,7 +56,8 @@ class FunctionOperator(Operator):
         if function.keyed is None and function.operator_state is None:
             function = dataclasses.replace(function, keyed=context.keyed, operator_state=context.operator_state)
         self.function = function
-        self.bound = self._bind(self._spec, function)
+        if self._binds:
+            self.bound = self._bind(self._spec, function)
 
     def close(self) -> None:
         """Closes what was opened, all of it; the first error is raised then."""

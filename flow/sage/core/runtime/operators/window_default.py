@@ -85,7 +85,7 @@ class DefaultWindowOperator(WindowOperator):
         return self._table.get(pane.namespace)
 
     def _store_open(self, pane: OpenPane) -> None:
-        last, lateness = pane.window.max_timestamp(), self._spec.lateness
+        last, lateness = pane.window.max_timestamp(), self._windows.lateness
         if pane.fresh:
             self._set_timers(last, pane.fresh, pane.namespace)
             if lateness and last + lateness < FOREVER:
@@ -102,7 +102,7 @@ class DefaultWindowOperator(WindowOperator):
             window = self._assigner.window(namespace)
             space = self._space(namespace)
             if time == window.max_timestamp():
-                if self._spec.evictor is not None:
+                if self._windows.evictor is not None:
                     self._fire_evicting(window, namespace, keys)
                 else:
                     get = self._contents_of(namespace) if space is None else space.get

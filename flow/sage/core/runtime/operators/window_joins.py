@@ -54,12 +54,12 @@ class _TwoStreams(WindowOperator):
         assert selector is not None, "both streams are keyed"
         times = times_of(batch, self._event_time)
         elements: list[Any] = [(port, record) for record in records]
-        if self._spec.evictor is not None:
+        if self._windows.evictor is not None:
             elements = list(zip(elements, times, strict=True))
         self._take(records, elements, select_keys(selector, records), times)
 
     def _window_function(self) -> BoundFunction:
-        bound = self._bind(self._function)
+        bound = self._bound(self._function)
         by_pair = self._function.kind is FunctionKind.JOIN
         return BoundFunction(_pairs(bound.call) if by_pair else _groups(bound.call), None, bound.target)
 

@@ -67,12 +67,12 @@ class SessionWindowOperator(WindowOperator):
         super().open(context)
         assert isinstance(self._timers, HeapTimerService), "it takes many at once"
         self._timers.on_event_times = self._ended
-        self._stored = self._keyed.table("sessions", self._spec.contents.kind)
+        self._stored = self._keyed.table("sessions", self._windows.contents.kind)
 
     def _take(self, records: list[Any], elements: list[Any], keys: list[Any], times: list[int]) -> None:
         touched: dict[Any, _Sessions] = {}
         gap, gap_of = self._sessions.gap, self._sessions.gap_of
-        watermark, lateness = self.context.current_watermark, self._spec.lateness
+        watermark, lateness = self.context.current_watermark, self._windows.lateness
         first, add = self._folding.first, self._folding.add
         for number, (record, key, time) in enumerate(zip(records, keys, times, strict=True)):
             held = touched.get(key)
@@ -131,13 +131,13 @@ class SessionWindowOperator(WindowOperator):
         last = window[1] - 1
         if last > self.context.current_watermark:
             self._timers.register_event_time(last, key, window)
-        if self._spec.lateness:
-            self._timers.register_event_time(min(last + self._spec.lateness, FOREVER), key, window)
+        if self._windows.lateness:
+            self._timers.register_event_time(min(last + self._windows.lateness, FOREVER), key, window)
 
     def _cancel(self, window: Window, key: Any) -> None:
         self._timers.delete_event_time(window[1] - 1, key, window)
-        if self._spec.lateness:
-            self._timers.delete_event_time(min(window[1] - 1 + self._spec.lateness, FOREVER), key, window)
+        if self._windows.lateness:
+            self._timers.delete_event_time(min(window[1] - 1 + self._windows.lateness, FOREVER), key, window)
 
     def _ended(self, time: int, bucket: Any) -> None:
         """Sessions end, or their lateness does: by window, and then in the order in which keys came to it."""
@@ -149,7 +149,7 @@ class SessionWindowOperator(WindowOperator):
                 place = bisect_left(starts, window[0])
                 if time == last:
                     self._output.emit(key, TimeWindow(*window), window, contents[place])
-                if time == last + self._spec.lateness:
+                if time == last + self._windows.lateness:
                     self._output.clear(TimeWindow(*window), window)
                     self._remove_session(starts, ends, contents, place)
 

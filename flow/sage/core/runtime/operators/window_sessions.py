@@ -210,7 +210,7 @@ class MergingWindowOperator(WindowOperator):
             contents = self._fire(key, window, self._assigner.namespace(window), contents)
         if result.is_purge or contents is MISSING:
             self._table.clear(space)
-        elif self._spec.evictor is not None:
+        elif self._windows.evictor is not None:
             self._table.put(contents, space)
 
     def _retire(self, window: Any, namespace: Hashable, windows: _Windows) -> None:

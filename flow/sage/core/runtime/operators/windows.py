@@ -17,8 +17,8 @@ from sage.core.api.windows.triggers import Trigger, TriggerResult
 from sage.core.api.windows.types import FOREVER
 from sage.core.graph.spec import BoundFunction, FunctionSpec
 from sage.core.runtime.events import NO_WATERMARK, Batch
-from sage.core.runtime.operators.base import Operator, OperatorContext
-from sage.core.runtime.operators.functions import select_keys
+from sage.core.runtime.operators.base import OperatorContext
+from sage.core.runtime.operators.functions import FunctionOperator, select_keys
 from sage.core.runtime.operators.window_contents import MISSING, ContentsSpec, Elements, pack, unpack
 from sage.core.runtime.operators.window_context import WindowTriggerContext
 from sage.core.runtime.operators.window_output import WindowOutput
@@ -67,15 +67,15 @@ class Cell:
         self.quiet = quiet
 
 
-class WindowOperator(Operator):
+class WindowOperator(FunctionOperator):
     """What windows of all kinds share, and windows that do not merge."""
 
     def __init__(self, spec: WindowSpec) -> None:
-        self._spec = spec
+        super().__init__(None)
+        self._windows = spec
         self._assigner = spec.assigner
         self._trigger: Trigger[Any, Any] = spec.trigger or spec.assigner.get_default_trigger()
         self._event_time = spec.assigner.is_event_time()
-        self._instances: list[Any] = []
         self.late_records = 0  # dropped, or put to the side
 
     def open(self, context: OperatorContext) -> None:
@@ -86,8 +86,8 @@ class WindowOperator(Operator):
         assert selector is not None, "windows are keyed"
         self._selector = selector
         self._keyed = context.keyed
-        spec = self._spec
-        self._contents = spec.contents.bound(self._bind)
+        spec = self._windows
+        self._contents = spec.contents.bound(self._bound)
         self._folding = self._contents if spec.evictor is None else Elements()
         schema = "elements" if spec.evictor is not None else spec.contents.kind
         self._table = context.keyed.table("window-contents", schema)
@@ -110,29 +110,18 @@ class WindowOperator(Operator):
             return
         keys = select_keys(self._selector, records)
         times = times_of(batch, self._event_time)
-        elements = records if self._spec.evictor is None else list(zip(records, times, strict=True))
+        elements = records if self._windows.evictor is None else list(zip(records, times, strict=True))
         self._take(records, elements, keys, times)
 
     def snapshot(self, checkpoint_id: int) -> None:
         """See Operator."""
         save_watermark(self.context)
 
-    def close(self) -> None:
-        """See Operator."""
-        while self._instances:
-            self._instances.pop().close()
-
-    def _bind(self, spec: FunctionSpec) -> BoundFunction:
-        function = self.context.function
-        bound = spec.bind(function.subtask_index, function.parallelism)
-        if bound.instance is not None:
-            self._instances.append(bound.instance)
-            bound.instance._context = function
-            bound.instance.open(function)
-        return bound
-
     def _window_function(self) -> BoundFunction | None:
-        return None if self._spec.function is None else self._bind(self._spec.function)
+        return None if self._windows.function is None else self._bound(self._windows.function)
+
+    def _bound(self, spec: FunctionSpec) -> BoundFunction:
+        return self._bind(spec, self.function)
 
     def _take(self, records: list[Any], elements: list[Any], keys: list[Any], times: list[int]) -> None:
         """Records, what of each of them is added to contents (with its time where there is an evictor), keys, times."""
@@ -206,22 +195,22 @@ class WindowOperator(Operator):
 
     def _skipped(self, record: Any, time: int) -> None:
         """A record that no window took: it is late unless its windows say otherwise (Flink's isElementLate)."""
-        if self._event_time and time + self._spec.lateness <= self.context.current_watermark:
+        if self._event_time and time + self._windows.lateness <= self.context.current_watermark:
             self.late_records += 1
-            if self._spec.late is not None:
-                self.context.out.output(self._spec.late, record, time)
+            if self._windows.late is not None:
+                self.context.out.output(self._windows.late, record, time)
 
     def _fire(self, key: Any, window: Any, namespace: Hashable, contents: Any) -> Any:
         """Put contents out; returns what stays."""
-        if self._spec.evictor is None:
+        if self._windows.evictor is None:
             self._output.emit(key, window, namespace, contents)
             return contents
-        return self._output.emit_evicted(key, window, namespace, contents, self._spec.evictor) or MISSING
+        return self._output.emit_evicted(key, window, namespace, contents, self._windows.evictor) or MISSING
 
     def _cleanup_time(self, window: Any) -> int:
         """When the window is removed: at its end, after the allowed lateness in event time."""
         last: int = window.max_timestamp()
-        return min(last + self._spec.lateness, FOREVER) if self._event_time else last
+        return min(last + self._windows.lateness, FOREVER) if self._event_time else last
 
     def _register_cleanup(self, time: int, key: Any, namespace: Hashable) -> None:
         if time == FOREVER:
@@ -263,7 +252,7 @@ class WindowOperator(Operator):
             contents = self._fire(key, window, namespace, contents)
         if result.is_purge:
             self._table.clear(namespace)
-        elif self._spec.evictor is not None:
+        elif self._windows.evictor is not None:
             self._keep(contents, namespace)
 
     def _remove(self, key: Any, window: Any, namespace: Hashable) -> None:
