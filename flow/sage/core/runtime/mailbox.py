@@ -45,6 +45,15 @@ class Mailbox:
             ran = True
         return ran
 
+    def sleep(self, seconds: float) -> bool:
+        """Until a call waits, at most so long; True when one does. Raises JobAborted."""
+        with self._posted:
+            if self._aborted.is_set():
+                raise JobAborted
+            if not self._calls:
+                self._posted.wait(min(seconds, _POLL))
+            return bool(self._calls)
+
     def serve(self, ready: Callable[[], bool], *, operators: bool = True) -> None:
         """Run calls as they come until `ready()`: a task that takes no input any more. Raises JobAborted.
 

@@ -102,6 +102,7 @@ class Task:
         self._functions = functions
         self._sinks = [_Sink(f.instance, f) for f in functions if isinstance(f.instance, SinkFunction)]
         self._flushed = [stage for stage in chain.operator_stages if type(stage.operator).flush is not Operator.flush]
+        self._bounded = [stage for stage in chain.operator_stages if type(stage.operator).room is not Operator.room]
         self._keyed = [operator.keyed for operator in chain.operators if operator.keyed is not None]
         self._slice = 1
         self._slice_limit = slice_limit
@@ -181,7 +182,11 @@ class Task:
                 self._take_in()
 
     def _take_in(self) -> None:
-        taken = self._take(self._patience())
+        room = min((stage.operator.room for stage in self._bounded), default=self._slice)
+        if room <= 0:
+            self._wait_for_room()
+            return
+        taken = self._take(min(room, self._slice), self._patience())
         if taken is None:
             self._flush()
             return
@@ -233,10 +238,16 @@ class Task:
         until_flush = max(0.0, min(flushed) + self._timeout - time.monotonic())
         return until_flush if until_timer is None else min(until_flush, until_timer)
 
-    def _take(self, timeout: float | None) -> tuple[int, Item] | None:
+    def _wait_for_room(self) -> None:
+        """An operator takes no more records now; calls of other threads, barriers too, go on."""
+        patience = self._patience()
+        if not self.mailbox.sleep(inf if patience is None else patience):
+            self._flush()
+
+    def _take(self, limit: int, timeout: float | None) -> tuple[int, Item] | None:
         started = self.meter.taking_since = time.perf_counter()
         try:
-            return self.input.take(self._slice, timeout)
+            return self.input.take(limit, timeout)
         except JobAborted:
             raise
         except BaseException as error:

@@ -30,6 +30,7 @@ from sage.core.runtime.positions import restored_origin
 __all__ = ["AsyncOperator"]
 
 _IN_FLIGHT = "async.in_flight"
+_EXCESS = 4096  # a batch comes as a whole, and an operator before this one in the chain may make many of one
 
 
 class AsyncOperator(FunctionOperator):
@@ -54,7 +55,7 @@ class AsyncOperator(FunctionOperator):
         self._restore()
 
     def process(self, batch: Batch, port: int) -> None:
-        """Hands the records over, then waits while more than `capacity` have no result that went on."""
+        """Hands the records over. Waits only where far more came than there was room for."""
         begin(self.context.out, batch)
         records, times, position = batch.records, batch.timestamps, self._origin.position + 1
         if times is None:
@@ -80,6 +81,11 @@ class AsyncOperator(FunctionOperator):
         """See Operator."""
         return self._queue.pending
 
+    @property
+    def room(self) -> int:
+        """See Operator."""
+        return self._settings.capacity - self._queue.pending
+
     def snapshot(self, checkpoint_id: int) -> None:
         """What is in flight."""
         kept = []
@@ -102,7 +108,7 @@ class AsyncOperator(FunctionOperator):
         super().close()
 
     def _has_room(self) -> bool:
-        return self._queue.pending <= self._settings.capacity
+        return self._queue.pending <= self._settings.capacity + _EXCESS
 
     def _start(self, calls: list[Call]) -> None:
         assert self._calls is not None, "the operator is open"

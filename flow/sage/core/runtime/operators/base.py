@@ -119,6 +119,12 @@ class Operator:
         """Records that this operator has in work in other threads, and will emit by itself."""
         return 0
 
+    @property
+    def room(self) -> int:
+        """How many records may come now; while it is 0 the task takes no input, but timers, checkpoints and what comes
+        by `mailbox` go on."""
+        raise NotImplementedError
+
     def on_probe(self) -> None:
         """A LoopProbe has come by: everything in front of it has been processed."""
 
