@@ -55,8 +55,9 @@ class WritingMixin(OutputsMixin[T]):
         ['0\\n1\\n2\\n']
         """
         from sage.core.connectors.files.encoders import TextEncoder
+        from sage.core.connectors.files.lines import checked_encoding
 
-        encoder = TextEncoder(encoding)
+        encoder = TextEncoder(checked_encoding(encoding))
         return self._write(path, encoder, exactly_once, append, name or "write_text", parallelism, uid)
 
     def write_jsonl(

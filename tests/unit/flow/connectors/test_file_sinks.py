@@ -240,14 +240,14 @@ def test_formats(tmp_path: Path) -> None:
         (CsvEncoder(), 3, "A row must be a mapping"),
         (CsvEncoder(("a",)), {"a": 1, "c": 2}, "fields that the file has not: c"),
         (CsvEncoder(("a",)), (1, 2), "2 values for 1 fields"),
-        (JsonEncoder(), {"x": object()}, "a object has no JSON"),
+        (JsonEncoder(), {"x": object()}, "cannot be written as JSON"),
     ],
 )
 def test_a_record_that_does_not_fit_leaves_no_half_row(encoder: Any, record: object, said: str, tmp_path: Path) -> None:
     made = started(SingleFileSink(str(tmp_path / "out"), encoder))
     put(made, {"a": 0})
     before = made.prepare(1)
-    with pytest.raises((PipelineError, NotImplementedError), match=said):
+    with pytest.raises(PipelineError, match=said):
         put(made, {"a": 1}, record)
     assert [length for _, length in made.prepare(2)] == [length for _, length in before]
     made.close()

@@ -117,14 +117,19 @@ def test_a_bad_record_fails_the_job_at_the_users_line(tmp_path: Path) -> None:
     ("data", "rows"),
     [
         ('n,text\n1,"a\nb"\n2,"say ""x"""\n', [{"n": "1", "text": "a\nb"}, {"n": "2", "text": 'say "x"'}]),
+        ("n\n\n\n\n\n1\n\n2\n", [{"n": "1"}, {"n": "2"}]),
         ("n\n", []),
         ("", []),
     ],
-    ids=["quotes", "header", "empty"],
+    ids=["quotes", "blank", "header", "empty"],
 )
 def test_csv(data: str, rows: list[dict[str, str]], tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(data)
     assert lines(tmp_path / "a.csv", CsvRows()) == rows
+    made = reader(FileSource((str(tmp_path / "a.csv"),), CsvRows()))
+    assert read(made, len(rows), limit=2) == rows
+    assert [position for _, position in (split.position for split in made.snapshot())] in ([len(data)], [None])
+    made.close()
 
 
 @FILES

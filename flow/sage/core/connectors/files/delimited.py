@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import codecs
 import csv
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from sage.common.errors import PipelineError
@@ -41,6 +43,7 @@ class CsvCursor(Cursor[dict[str, Any]]):
         self._path = path
         self._bad_record = bad_record
         self._undecodable: UnicodeError | None = None
+        self._pending: deque[bytes] = deque()  # lines that were read and belong to no row yet
         self._file = open_bytes(path)
         self.position = 0
         self._reader = self._rows()
@@ -60,7 +63,39 @@ class CsvCursor(Cursor[dict[str, Any]]):
     def read(self, limit: int) -> list[dict[str, Any]] | None:
         """See Cursor."""
         records: list[dict[str, Any]] = []
-        while len(records) < limit:
+        while not records:  # all rows may have been empty or bad
+            if not self._pending:
+                with file_errors(self._path, "read"):
+                    lines = list(islice(self._file, limit))
+                if not lines:
+                    break
+                records = self._quick(b"".join(lines))
+                if records:
+                    break
+                self._pending.extend(lines)
+            records = self._careful(limit)
+        return records or None
+
+    def _quick(self, data: bytes) -> list[dict[str, Any]]:
+        """The records of whole lines that are a row each; none where one needs a closer look."""
+        if b'"' in data or self.position == 0:
+            return []
+        try:
+            lines = data.decode(self._format.encoding).split("\n")
+            rows = list(csv.reader(lines, delimiter=self._format.delimiter, strict=True))
+            records = [dict(zip(self._fields, row, strict=True)) for row in rows if row]
+            for name, convert in self._convert:
+                for record in records:
+                    record[name] = convert(record[name])
+        except Exception:  # whatever it is, it is found again and told
+            return []
+        self.position += len(data) if records else 0
+        return records
+
+    def _careful(self, limit: int) -> list[dict[str, Any]]:
+        """Row by row, at least until the lines that were read ahead are used up."""
+        records: list[dict[str, Any]] = []
+        while self._pending and len(records) < limit:
             start = self.position
             try:
                 with file_errors(self._path, "read"):
@@ -73,7 +108,7 @@ class CsvCursor(Cursor[dict[str, Any]]):
                     records.append(self._record(row))
             except (csv.Error, UnicodeError, ValueError, TypeError) as error:
                 self._bad(start, error)
-        return records or None
+        return records
 
     def close(self) -> None:
         """See Cursor."""
@@ -84,7 +119,7 @@ class CsvCursor(Cursor[dict[str, Any]]):
         return csv.reader(self._lines(), delimiter=self._format.delimiter, strict=True)
 
     def _lines(self) -> Iterator[str]:
-        while line := self._file.readline():
+        while line := self._pending.popleft() if self._pending else self._file.readline():
             text = line.removeprefix(codecs.BOM_UTF8) if self.position == 0 else line
             self.position += len(line)
             try:

@@ -175,7 +175,11 @@ def _plain(value: Any) -> Any:
     for method in ("item", "tolist"):
         if hasattr(value, method) and (method == "tolist" or getattr(value, "ndim", 0) == 0):
             return getattr(value, method)()
-    raise NotImplementedError(f"a {type(value).__name__} has no JSON")
+    raise PipelineError(
+        "A record cannot be written as JSON",
+        cause=f"{value!r:.80} is no plain data, dataclass, date or number",
+        hint="make it plain with map()",
+    )
 
 
 _json = msgspec.json.Encoder(enc_hook=_plain)

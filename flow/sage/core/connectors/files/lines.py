@@ -37,7 +37,7 @@ def checked_encoding(encoding: str) -> str:
         raise PipelineError(f"{encoding!r} is no encoding of text", hint="for example utf-8 or latin-1") from error
     if newline != b"\n":
         raise PipelineError(
-            f"Lines in {encoding!r} cannot be read",
+            f"Lines in {encoding!r} are not supported",
             cause="lines are found by the byte of a newline",
             hint="convert the file: iconv -t utf-8",
         )
