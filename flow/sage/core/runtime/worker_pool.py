@@ -29,9 +29,9 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._started = 0
 
-    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+    def submit(self, function: Callable[..., Any], *args: Any) -> Answer[Any]:
         """The outcome of `function(*args)`, run in one of the threads."""
-        future: Future[Any] = Answer()
+        future: Answer[Any] = Answer()
         self._calls.put((future, function, args))
         if not self._idle.acquire(blocking=False):
             with self._lock:

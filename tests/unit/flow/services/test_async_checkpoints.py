@@ -33,7 +33,7 @@ class Answers:
         assert origin is not None
         self.asked[number] += 1
         assert self.positions.setdefault(number, origin.position) == origin.position
-        while number >= self.limit:
+        while number >= self.limit:  # noqa: ASYNC110 - raised by another thread
             await asyncio.sleep(0.002)
         self.answered.add(number)
         return number
@@ -79,7 +79,7 @@ def test_answers_that_wait_for_their_turn_are_not_asked_for_again(tmp_path: Path
             if number:
                 return await super().__call__(number)
             self.asked[0] += 1
-            while self.limit < 2000:
+            while self.limit < 2000:  # noqa: ASYNC110 - raised by another thread
                 await asyncio.sleep(0.002)
             return 0
 
@@ -132,27 +132,3 @@ def test_a_restart_makes_every_result_once_behind_the_checkpoint(tmp_path: Path)
     out = [int(line) for part in sorted((tmp_path / "out").iterdir()) for line in part.read_text().split()]
     assert job.restarts == 1
     assert sorted(out) == list(range(60))
-
-
-def test_records_in_flight_are_dealt_out_when_the_job_is_rescaled(tmp_path: Path) -> None:
-    def run(answers: Answers, out: list[int], parallelism: int, restore: str | None) -> JobHandle:
-        with session.use(session.Session(home=SageHome(tmp_path / ".sage"), restore=restore)):
-            env = LocalEnvironment("answers", {"checkpoint.interval": "1h"})
-            numbers = env.from_collection(range(50)).rebalance()
-            results = numbers.async_map(answers, capacity=60, parallelism=parallelism, uid="ask")
-            results.rebalance().sink(out.append, parallelism=1)
-            return env.submit(block=False)
-
-    first, out = Answers(10), []  # type: ignore[var-annotated]
-    job = run(first, out, 3, None)
-    until(lambda: len(out) == 10)
-    place = job.stop_with_savepoint(str(tmp_path / "point"))
-    job.wait()
-    second, more = _Unpositioned(1000), []  # type: ignore[var-annotated]
-    run(second, more, 2, str(place)).wait()
-    assert sorted(out + more) == list(range(50))
-
-
-class _Unpositioned(Answers):
-    async def __call__(self, number: int) -> int:
-        return number

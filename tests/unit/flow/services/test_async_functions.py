@@ -106,7 +106,7 @@ class TestOperators:
         assert ran(lambda s: s.flat_map(counted), [2, 3]) == [0, 1, 0, 1, 2]
 
     def test_process_with_side_output_and_time(self) -> None:
-        odd = OutputTag("odd")
+        odd: OutputTag[Any] = OutputTag("odd")
 
         async def split(value: int, context: Any, out: Any) -> None:
             await asyncio.sleep(0)
@@ -210,7 +210,7 @@ class TestOrder:
         assert out == list(range(6))
 
     def test_the_source_waits_when_nothing_is_answered(self) -> None:
-        gate, read = Gate(), []  # type: ignore[var-annotated]
+        gate, read = Gate(), []
 
         def numbers() -> Any:
             for number in range(10_000):

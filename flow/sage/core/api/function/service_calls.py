@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from sage.core.runtime.answer import Answer
 
 __all__ = ["AsyncServiceCalls", "ServiceCalls", "ServiceProvider"]
 
@@ -20,7 +22,7 @@ class ServiceProvider(Protocol):
 
     def submit(
         self, name: str, method: str | None, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None
-    ) -> Future[Any]:
+    ) -> Answer[Any]:
         """Call a method in a service thread; a timeout (seconds) counts from now."""
 
 
@@ -48,7 +50,7 @@ class ServiceCalls:
 
 
 class AsyncServiceCalls:
-    """As `ServiceCalls`, but calls return a Future: start several, then ask each for its `result()`."""
+    """As `ServiceCalls`, but calls return a Future: start several, then ask each for its `result()`; or `await` it."""
 
     __slots__ = ("_provider",)
 
@@ -60,7 +62,7 @@ class AsyncServiceCalls:
 
     def __call__(
         self, name: str, /, *args: Any, method: str | None = None, timeout: float | None = None, **kwargs: Any
-    ) -> Future[Any]:
+    ) -> Answer[Any]:
         return self._provider.submit(name, method, args, kwargs, timeout)
 
 
@@ -73,11 +75,11 @@ class AsyncService:
         self._provider = provider
         self._name = name
 
-    def __getattr__(self, method: str) -> Callable[..., Future[Any]]:
+    def __getattr__(self, method: str) -> Callable[..., Answer[Any]]:
         if method.startswith("__"):
             raise AttributeError(method)
 
-        def call(*args: Any, **kwargs: Any) -> Future[Any]:
+        def call(*args: Any, **kwargs: Any) -> Answer[Any]:
             return self._provider.submit(self._name, method, args, kwargs, None)
 
         return call

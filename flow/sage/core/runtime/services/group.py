@@ -54,7 +54,7 @@ class ServiceGroup:
         self._named = named
         self._retry = RetryPolicy.of(options.retry)
         self._timeout = None if options.timeout is None else parse_duration(options.timeout)
-        self._turn = 0
+        self._turn = -1
 
     @property
     def instances(self) -> list[Instance]:

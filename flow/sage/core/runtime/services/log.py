@@ -134,7 +134,7 @@ class RecordingServices:
 
     def submit(
         self, name: str, method: str | None, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None
-    ) -> Future[Any]:
+    ) -> Answer[Any]:
         """See ServiceProvider."""
         keep = self._keeper(name, method, args, kwargs)
         outcome: Answer[Any] = Answer()
@@ -202,7 +202,7 @@ class ReplayedServices:
 
     def submit(
         self, name: str, method: str | None, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None
-    ) -> Future[Any]:
+    ) -> Answer[Any]:
         """See ServiceProvider."""
         future: Answer[Any] = Answer()
         try:

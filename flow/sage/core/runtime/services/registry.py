@@ -99,7 +99,7 @@ class ServiceRegistry:
 
     def submit(
         self, name: str, method: str | None, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None
-    ) -> Future[Any]:
+    ) -> Answer[Any]:
         """Call a method of a service; the answer comes later."""
         group = self._group(name)
         if not self._is_direct(name, made=False):
@@ -174,10 +174,10 @@ class ServiceRegistry:
         self._direct[name] = direct
         return direct
 
-    def _managed(self, name: str, method: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
+    def _managed(self, name: str, method: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer[Any]:
         return self._spawn(self._group(name).call(method, args, kwargs), _context_of_call())
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, Any], context: Context) -> Future[Any]:
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any], context: Context) -> Answer[Any]:
         """Run it in the services' loop, in that context."""
         loop = self._started()
         future: Answer[Any] = Answer()
@@ -210,7 +210,7 @@ class ServiceRegistry:
 
         loop.call_soon_threadsafe(lambda: loop.create_task(watch()))
 
-    def _run(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+    def _run(self, function: Callable[..., Any], *args: Any) -> Answer[Any]:
         with self._lock:
             if self._pool is None:
                 self._pool = WorkerPool(WORKERS, "sage-service")
@@ -239,9 +239,8 @@ class ServiceProxy:
     def __getattr__(self, method: str) -> Any:
         if method.startswith("__"):
             raise AttributeError(method)
-        if self._value is not None and not callable(getattr(self._value, method)):
-            return getattr(self._value, method)
-        return partial(self._call, method)
+        found = getattr(self._value, method, self)
+        return partial(self._call, method) if self._value is None or callable(found) else found
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._value is not None:
@@ -285,7 +284,7 @@ def _context_of_call() -> Context:
     return context
 
 
-def _with_deadline(call: Future[Any], name: str, seconds: float) -> Future[Any]:
+def _with_deadline(call: Future[Any], name: str, seconds: float) -> Answer[Any]:
     """The call's outcome, or a ServiceError once `seconds` have passed; the call itself cannot be interrupted."""
     outcome: Answer[Any] = Answer()
     late = ServiceError(
