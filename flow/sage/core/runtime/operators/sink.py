@@ -66,11 +66,14 @@ class SinkOperator(Operator):
         self.context.operator_state.put(_PENDING, [list(entry) for entry in self._pending], _UNION)
 
     def notify_complete(self, checkpoint_id: int) -> None:
-        """The second phase; what belongs to aborted checkpoints before this one is committed with it."""
-        due = [committable for number, committable in self._pending if number <= checkpoint_id]
+        """The second phase; what belongs to aborted checkpoints before this one is committed with it.
+
+        0 is the end of a job without checkpoints: everything is due, of its savepoints too.
+        """
+        due = [committable for number, committable in self._pending if number <= checkpoint_id or checkpoint_id == 0]
         if due:
             self.writer.commit(due)
-            self._pending = [entry for entry in self._pending if entry[0] > checkpoint_id]
+            self._pending = [entry for entry in self._pending if entry[0] > checkpoint_id > 0]
 
     def close(self) -> None:
         """What was not committed stays uncommitted."""
