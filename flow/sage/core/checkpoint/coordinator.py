@@ -293,6 +293,10 @@ class CheckpointCoordinator:
         stats, now = pending.stats, self._clock.monotonic()
         stats.state, stats.duration = "completed", now - pending.started
         self.completed += 1
+        log.debug(
+            "%s: checkpoint %d complete after %.3f s, %d bytes written",
+            *(self._name, stats.checkpoint_id, stats.duration, manifest.written),
+        )
         stats.written, stats.size, stats.in_flight = manifest.written, manifest.size, len(manifest.in_flight)
         self._is_final = pending.barrier.kind.stops or all(part.finished for part in pending.parts)
         if self._due is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from types import FrameType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Any
 
 from sage.core.graph.origin import is_ours
@@ -105,6 +105,16 @@ class Chain:
                 found.stage.failed(found.operator)
         return found
 
+    def operator_in(self, frame: FrameType) -> ChainOperator | None:
+        """The operator that a frame, of a thread that runs now, belongs to; not one that it only calls."""
+        looped = self._in_loop(frame.f_code, frame.f_lineno or 0)
+        if looped is not None:
+            return looped[0].operators[looped[1]]
+        if frame.f_code in _STAGE_CODE:
+            stage: OperatorStage = frame.f_locals["self"]
+            return stage.operators[0]
+        return None
+
     def operator_at(self, trace: TracebackType | None) -> ChainOperator | None:
         """The operator whose function a traceback comes from."""
         found = self._find(trace)
@@ -115,7 +125,7 @@ class Chain:
         found: Failure | None = None
         while trace is not None:
             frame = trace.tb_frame
-            looped = self._in_loop(trace)
+            looped = self._in_loop(frame.f_code, trace.tb_lineno)
             if looped is not None:
                 stage, index, in_key, name = looped
                 record, time = frame.f_locals.get(name), frame.f_locals.get("time")
@@ -144,13 +154,12 @@ class Chain:
         self._on_error(RecordFailure(node.name, node.uid, self._subtask, found.record, found.timestamp, error))
         return True
 
-    def _in_loop(self, trace: TracebackType) -> tuple[LoopStage, int, bool, str] | None:
-        code = trace.tb_frame.f_code
+    def _in_loop(self, code: CodeType, line: int) -> tuple[LoopStage, int, bool, str] | None:
         for stage in self.stages:
             if isinstance(stage, LoopStage):
                 for loop in stage.loops.values():
-                    if code is loop.function.__code__ and trace.tb_lineno in loop.lines:
-                        return (stage, *loop.lines[trace.tb_lineno])
+                    if code is loop.function.__code__ and line in loop.lines:
+                        return (stage, *loop.lines[line])
         return None
 
     def _stage(self, operator: ChainOperator) -> Stage:

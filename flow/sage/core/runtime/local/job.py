@@ -275,6 +275,7 @@ class LocalJob:
             self.state = JobState.CANCELLED
         else:
             self.state = JobState.FINISHED
+        log.debug("%s: %s after %.3f s", self.name, self.state, self.seconds)
         try:
             if self._context.spans is not None:
                 self._context.spans.flush()

@@ -1,0 +1,3 @@
+"""Tools around pipelines: `sage.utils.profiler`."""
+
+__all__: list[str] = []
