@@ -26,6 +26,7 @@ class Gateway(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.failures = 0
         self.requests: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -41,6 +42,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append(body)
+        self.server.keys.append(self.headers["Idempotency-Key"])
         if self.server.failures > 0:
             self.server.failures -= 1
             error = {"message": "the engine is gone", "type": "upstream_error", "param": None, "code": "unavailable"}
@@ -138,3 +140,44 @@ def test_a_gateway_that_is_not_there(free_port: Any) -> None:
 def test_wrong_settings(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="ModelService"):
         ModelService("localhost:8080", **wrong)
+
+
+@pytest.mark.spec("K9")
+class TestKeysOfCalls:
+    def test_retries_of_a_chat_have_one_key_and_each_record_its_own(
+        self, gateway: Gateway, service: ModelService
+    ) -> None:
+        gateway.failures = 1
+        out: list[str] = []
+        env = LocalEnvironment("keys")
+        env.from_collection(["a", "b", "a"]).map(service.chat).sink(out.append)
+        env.submit()
+        assert out == ["A", "B", "A"]
+        chats = list(dict.fromkeys(gateway.keys))
+        assert len(gateway.keys) == 4
+        assert len(chats) == 3
+        assert None not in chats
+
+    def test_a_restarted_job_sends_the_same_keys(self, gateway: Gateway, service: ModelService) -> None:
+        failing = {"b"}
+
+        def fails_once(text: str) -> str:
+            if text.lower() in failing:
+                failing.discard(text.lower())
+                raise RuntimeError("once")
+            return text
+
+        env = LocalEnvironment("keys", {"restart.strategy": "fixed-delay", "restart.delay": 1})
+        env.from_collection(["a", "b", "c"]).map(service.chat).map(fails_once).sink(lambda text: None)
+        assert env.submit().restarts == 1
+        sent = [request["messages"][-1]["content"] for request in gateway.requests]
+        assert sorted(sent) == ["a", "a", "b", "b", "c"]
+        assert len(set(zip(sent, gateway.keys, strict=True))) == 3
+
+    def test_outside_of_pipelines_there_is_no_key(self, gateway: Gateway, service: ModelService) -> None:
+        service.chat("a")
+        assert gateway.keys == [None]
+
+    def test_embeddings_of_a_registered_service_go_together(self, gateway: Gateway, service: ModelService) -> None:
+        assert service.embedding_batch(["a", ["bb", "ccc"], []]) == [[1.0], [[2.0], [3.0]], []]
+        assert len(gateway.requests) == 1
