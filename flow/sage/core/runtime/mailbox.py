@@ -14,14 +14,11 @@ _POLL = 0.05  # seconds; how soon a waiting operator sees that the job was abort
 
 
 class Mailbox:
-    """Calls wait here in order. `post` is for any thread, everything else for the task's own.
-
-    Set by the task: `wake` makes its input return early, `before_wait` sends on what is due while an operator waits.
-    """
+    """Calls wait here in order. `post` is for any thread, everything else for the task's own."""
 
     def __init__(self, aborted: threading.Event) -> None:
-        self.wake: Callable[[], None] | None = None
-        self.before_wait: Callable[[], None] | None = None
+        self._wake: Callable[[], None] | None = None
+        self._before_wait: Callable[[], None] | None = None
         self._calls: deque[tuple[object, Callable[[], None]]] = deque()
         self._posted = threading.Condition()
         self._aborted = aborted
@@ -29,13 +26,18 @@ class Mailbox:
     def __bool__(self) -> bool:
         return bool(self._calls)
 
+    def belongs_to(self, wake: Callable[[], None] | None, before_wait: Callable[[], None]) -> None:
+        """The task's ways: `wake` makes its input return early, `before_wait` sends on what is due while an operator
+        waits."""
+        self._wake, self._before_wait = wake, before_wait
+
     def post(self, call: Callable[[], None], owner: object = None) -> None:
         """Run `call` in the task's thread soon. `owner`: the operator that may wait for it."""
         with self._posted:
             self._calls.append((owner, call))
             self._posted.notify_all()
-        if self.wake is not None:
-            self.wake()
+        if self._wake is not None:
+            self._wake()
 
     def run(self) -> bool:
         """Run everything that waits now; True when there was anything."""
@@ -78,8 +80,8 @@ class Mailbox:
             call = self._next(owner)
             if call is not None:
                 call()
-            elif self.before_wait is not None:
-                self.before_wait()
+            elif self._before_wait is not None:
+                self._before_wait()
 
     def _next(self, owner: object) -> Callable[[], None] | None:
         """The first call of `owner`; None when none came for a while."""

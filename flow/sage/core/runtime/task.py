@@ -82,8 +82,7 @@ class Task:
         self.chain = chain
         self.input = source
         self.mailbox = mailbox
-        mailbox.wake = source.wake
-        mailbox.before_wait = self._flush_due
+        mailbox.belongs_to(source.wake, self._flush_due)
         self.meter = chain.meter
         self.latencies: deque[float] = deque(maxlen=1024)  # seconds, of the last markers that ended here
         self.checkpoints = checkpoints
@@ -94,8 +93,7 @@ class Task:
         self._held: Barrier | None = None  # one that stops the job has been snapshotted: no more input
         self._draining: Barrier | None = None  # one that stops the job waits until what was read is through
         self.is_closed = False  # its state is gone
-        self._ended = False
-        self._released = False
+        self._ended = self._released = False
         self._clock = clock or SystemClock()
         when_moved(self._clock, source.wake)
         self._outputs = outputs

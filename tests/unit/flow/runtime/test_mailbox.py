@@ -14,7 +14,7 @@ from sage.core.runtime.mailbox import Mailbox
 def test_calls_run_in_order_and_wake_the_input() -> None:
     box = Mailbox(threading.Event())
     seen: list[Any] = []
-    box.wake = lambda: seen.append("woken")
+    box.belongs_to(lambda: seen.append("woken"), lambda: None)
     box.post(lambda: seen.append(1))
     box.post(lambda: seen.append(2))
     assert seen == ["woken", "woken"]
@@ -52,6 +52,6 @@ def test_waiting_ends_when_the_job_is_aborted() -> None:
 
 def test_while_an_operator_waits_what_is_due_is_sent() -> None:
     box, sent = Mailbox(threading.Event()), []
-    box.before_wait = lambda: sent.append(1)
+    box.belongs_to(None, lambda: sent.append(1))
     box.wait("me", lambda: bool(sent))
     assert sent
