@@ -66,12 +66,14 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    from importlib import import_module
+if not TYPE_CHECKING:  # a type checker knows the names above, and is to find one that is not there
 
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    if name in __all__:
-        return getattr(import_module(f"{__name__}.errors"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
+
+        for module, names in _MODULES.items():
+            if name in names:
+                return getattr(import_module(f"{__name__}.{module}"), name)
+        if name in __all__:
+            return getattr(import_module(f"{__name__}.errors"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

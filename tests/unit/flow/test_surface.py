@@ -11,6 +11,7 @@ import sys
 import pytest
 
 HEAVY = {"asyncio", "httpx", "numpy", "pydantic", "sqlite3", "sqlite_utils", "textual", "torch", "transformers", "yaml"}
+RUNTIME = {"msgspec", "sage.core.checkpoint", "sage.core.runtime.local.job"}  # what runs jobs: with the first submit()
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,9 @@ HEAVY = {"asyncio", "httpx", "numpy", "pydantic", "sqlite3", "sqlite_utils", "te
 def test_importing_is_light(statement: str) -> None:
     code = f"import sys\n{statement}\nprint(*sorted(set(sys.modules) & set(sys.argv[1:])))"
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    done = subprocess.run([sys.executable, "-c", code, *HEAVY], capture_output=True, text=True, check=True, env=env)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *HEAVY, *RUNTIME], capture_output=True, text=True, check=True, env=env
+    )
     assert done.stdout.split() == []
 
 
@@ -131,3 +134,9 @@ def test_mypy_finds_wrong_pipelines(tmp_path: pathlib.Path) -> None:
     for offset, (code, wanted) in enumerate(BAD.items()):
         found = errors.get(first + offset, "no error")
         assert any(f"[{name}]" in found for name in wanted.split("|")), f"{code}: {found}\n{done.stdout}"
+
+
+def test_all_that_functions_need_comes_from_the_api_itself() -> None:
+    api, function = importlib.import_module("sage.core.api"), importlib.import_module("sage.core.api.function")
+    assert set(function.__all__) - set(api.__all__) == set()
+    assert all(hasattr(api, name) for name in (*api.__all__, "RetryPolicy", "ServiceOptions"))

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         KeyedReadOnlyContext,
         MapFunction,
         OnTimerContext,
+        OnTimerReadOnlyContext,
         ProcessContext,
         ProcessFunction,
         ProcessJoinFunction,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         ReadOnlyBroadcastState,
         ReadOnlyContext,
         ReduceFunction,
+        RetryPolicy,
         SinkFunction,
         SourceFunction,
         StopSignal,
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from sage.core.api.joins import CoGroupedStreams, IntervalJoin, JoinedStreams
     from sage.core.api.local_environment import LocalEnvironment
     from sage.core.api.output_tag import OutputTag
+    from sage.core.api.service_options import ServiceOptions
     from sage.core.api.state import (
         AggregatingState,
         AggregatingStateDescriptor,
@@ -181,6 +184,7 @@ __all__ = [
     "NeverTrigger",
     "OnMergeContext",
     "OnTimerContext",
+    "OnTimerReadOnlyContext",
     "OutputTag",
     "ProcessContext",
     "ProcessFunction",
@@ -196,6 +200,8 @@ __all__ = [
     "ReduceFunction",
     "ReducingState",
     "ReducingStateDescriptor",
+    "RetryPolicy",
+    "ServiceOptions",
     "SinkFunction",
     "SlidingEventTimeWindows",
     "SlidingProcessingTimeWindows",
@@ -275,6 +281,7 @@ _MODULES = {
         "KeyedReadOnlyContext",
         "MapFunction",
         "OnTimerContext",
+        "OnTimerReadOnlyContext",
         "ProcessContext",
         "ProcessFunction",
         "ProcessJoinFunction",
@@ -283,6 +290,7 @@ _MODULES = {
         "ReadOnlyBroadcastState",
         "ReadOnlyContext",
         "ReduceFunction",
+        "RetryPolicy",
         "SinkFunction",
         "SourceFunction",
         "StopSignal",
@@ -297,6 +305,7 @@ _MODULES = {
     ),
     "local_environment": ("LocalEnvironment",),
     "output_tag": ("OutputTag",),
+    "service_options": ("ServiceOptions",),
     "state": (
         "AggregatingState",
         "AggregatingStateDescriptor",
@@ -358,10 +367,12 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    from importlib import import_module
+if not TYPE_CHECKING:  # a type checker knows the names above, and is to find one that is not there
 
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
+
+        for module, names in _MODULES.items():
+            if name in names:
+                return getattr(import_module(f"{__name__}.{module}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

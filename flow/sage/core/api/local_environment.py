@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
@@ -21,26 +18,17 @@ from sage.core.api.job_handle import JobHandle
 from sage.core.api.reading import ReadingMixin
 from sage.core.api.service_options import ServiceOptions
 from sage.core.connectors.base import Source
-from sage.core.graph.explain import explained
 from sage.core.graph.logical import LogicalGraph
 from sage.core.graph.origin import Origin
 from sage.core.graph.plan import PhysicalPlan, build_plan
 from sage.core.graph.source import SourceKind, SourceSpec
 from sage.core.graph.spec import OperatorKind, checked_parallelism
 from sage.core.runtime import session
-from sage.core.runtime.clock import SystemClock
-from sage.core.runtime.dead_letters import on_error
-from sage.core.runtime.debug_log import show_logs
-from sage.core.runtime.local.job import LocalJob
-from sage.core.runtime.local.replay import replay_settings, replayed
-from sage.core.runtime.local.start import dead_letters, job_checkpoints, job_services, state_folder, tell_start, traces
-from sage.core.runtime.local.wiring import JobContext
 from sage.core.runtime.services import ServiceRegistry
-from sage.core.runtime.states import ConfiguredStates
-from sage.core.runtime.tracing import spans_for
 
 if TYPE_CHECKING:
     from sage.core.api.columns.stream import ColumnStream
+    from sage.core.runtime.local.job import LocalJob
 
 __all__ = ["LocalEnvironment"]
 
@@ -188,6 +176,8 @@ class LocalEnvironment(ReadingMixin):
             ),
         )
         if log_level is not None:
+            from sage.core.runtime.debug_log import show_logs
+
             show_logs(log_level, origin)
 
     def submit(
@@ -217,6 +207,8 @@ class LocalEnvironment(ReadingMixin):
 
         `mermaid` is a flowchart for Markdown. Raises PipelineError for another format.
         """
+        from sage.core.graph.explain import explained
+
         plan = build_plan(
             self._graph, range(len(self._graph.nodes)), self.parallelism, chaining=self._settings.chaining
         )
@@ -286,38 +278,11 @@ class LocalEnvironment(ReadingMixin):
                 )
 
     def _job(self, plan: PhysicalPlan) -> LocalJob:
-        running = session.current()
+        from sage.core.runtime.local.launch import new_job
+
         self._jobs += 1
         settings = replace(self._settings, parallelism=self.parallelism)
-        replay = running.replay
-        if replay is not None:
-            plan, stops = replayed(plan, replay)
-            settings = replay_settings(settings)
-        checkpoints = job_checkpoints(self.name, self._origin, settings.checkpoint, self._jobs)
-        job_id = uuid.uuid4().hex[:12] if replay is None else replay.job_id
-        clock = running.clock or SystemClock()
-        context = JobContext(
-            job_id=job_id,
-            name=self.name,
-            settings=settings,
-            services=job_services(self._services, settings.services, checkpoints),
-            stopping=threading.Event(),
-            aborted=threading.Event(),
-            owner=self,
-            identity=checkpoints.identity,
-            states=ConfiguredStates(settings.state, state_folder(checkpoints), clock),
-            clock=clock,
-            on_error=on_error(settings, dead_letters(checkpoints)),
-            spans=spans_for(traces(checkpoints, job_id)) if settings.observability.tracing else None,
-        )
-        path = Path(self._origin.file)
-        where = str(path.resolve()) if path.is_file() else self._origin.file
-        reporter = running.reporter(path=where, parallelism=self.parallelism, settings=settings.observability)
-        job = LocalJob(plan, context, reporter, checkpoints)
-        if replay is not None:
-            stops(job.abort)
-        tell_start(self.name, checkpoints)
-        return job
+        return new_job(self, plan, settings, self._services, self._origin, self._jobs)
 
     def _in_background(self) -> list[LocalJob]:
         return [job for job in self._background if job.ended_at is None]

@@ -10,13 +10,15 @@ if TYPE_CHECKING:
 __all__ = ["MemoryService", "VDBService"]
 
 
-def __getattr__(name: str) -> object:
-    if name == "MemoryService":
-        from sage.middleware.services import memory
+if not TYPE_CHECKING:  # a type checker knows the names above, and is to find one that is not there
 
-        return memory.MemoryService
-    if name == "VDBService":
-        from sage.middleware.services import vdb
+    def __getattr__(name: str) -> object:
+        if name == "MemoryService":
+            from sage.middleware.services import memory
 
-        return vdb.VDBService
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return memory.MemoryService
+        if name == "VDBService":
+            from sage.middleware.services import vdb
+
+            return vdb.VDBService
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -128,6 +128,8 @@ BAD = [
     ("numbers.filter(fetch, uid='a').filter(bool, uid='a')", "", "Two operators have the uid"),
     ("numbers.sink_to(print)", "arg-type", "sink_to needs a Sink"),
     ("numbers.key_by(lambda n: n).window(5)", "arg-type", "assigner"),
+    ("from sage.core.api import NoSuchName", "attr-defined", None),
+    ("from sage.core.api.columns import NoSuchName", "attr-defined", None),
 ]
 
 

@@ -50,8 +50,10 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Import a name's module when the name is first used."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+if not TYPE_CHECKING:  # a type checker knows the names above, and is to find one that is not there
+
+    def __getattr__(name: str) -> object:
+        """Import a name's module when the name is first used."""
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

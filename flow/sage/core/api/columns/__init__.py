@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 __all__ = ["Expression", "col", "lit"]
 
 
-def __getattr__(name: str) -> object:
-    if name in __all__:
-        from sage.core.api.columns import expressions
+if not TYPE_CHECKING:  # a type checker knows the names above, and is to find one that is not there
 
-        return getattr(expressions, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name in __all__:
+            from sage.core.api.columns import expressions
+
+            return getattr(expressions, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

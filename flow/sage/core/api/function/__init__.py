@@ -9,6 +9,7 @@ from sage.core.api.function.broadcast_functions import (
     KeyedBroadcastContext,
     KeyedBroadcastProcessFunction,
     KeyedReadOnlyContext,
+    OnTimerReadOnlyContext,
     ReadOnlyBroadcastState,
     ReadOnlyContext,
 )
@@ -33,6 +34,7 @@ from sage.core.api.function.process_functions import (
     KeyedCoProcessFunction,
     KeyedProcessFunction,
 )
+from sage.core.api.function.retry import RetryPolicy
 from sage.core.api.function.window_functions import (
     CoGroupFunction,
     JoinFunction,
@@ -68,6 +70,7 @@ __all__ = [
     "KeyedReadOnlyContext",
     "MapFunction",
     "OnTimerContext",
+    "OnTimerReadOnlyContext",
     "ProcessContext",
     "ProcessFunction",
     "ProcessJoinFunction",
@@ -76,6 +79,7 @@ __all__ = [
     "ReadOnlyBroadcastState",
     "ReadOnlyContext",
     "ReduceFunction",
+    "RetryPolicy",
     "SinkFunction",
     "SourceFunction",
     "StopSignal",
