@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu test-quick lint type bench bench-engine bench-gpu docs train-model constraints coverage clean
+.PHONY: help setup demo test test-slow test-gpu test-quick lint type bench bench-engine bench-flow bench-gpu docs train-model constraints coverage clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: setup ## Benchmarks, each a ratio to a named peer
 
 bench-engine: setup ## The engine beside its peers: benchmarks/engine/REPORT.md
 	$(BIN)/python -m benchmarks.engine $(ARGS)
+
+bench-flow: setup ## The dataflow engine beside its peers: benchmarks/flow/REPORT.md
+	$(BIN)/python -m benchmarks.flow $(ARGS)
 
 bench-gpu: setup ## The engine on an NVIDIA GPU: benchmarks/engine/GPU.md; without one it says why not
 	$(BIN)/python -m benchmarks.engine.gpu $(ARGS)

@@ -11,12 +11,14 @@ A peer's libraries may print what they like: their standard output is sent to st
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import resource
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ def serve(peer: object) -> None:
             try:
                 answer = _answer(peer, json.loads(line))
             except Exception as error:  # whatever a library raises becomes a line of the report
+                traceback.print_exc()
                 answer = {"error": f"{type(error).__name__}: {str(error).strip()[:300]}"}
             answers.write(json.dumps(answer) + "\n")
 
@@ -42,6 +45,7 @@ def _die_with_parent() -> None:
 
 def _answer(peer: object, command: dict[str, Any]) -> dict[str, Any]:
     method = getattr(peer, command.pop("do"))
+    gc.collect()
     wall, cpu = time.perf_counter(), _cpu()
     result = method(**command)
     return {"result": result, "wall": time.perf_counter() - wall, "cpu": _cpu() - cpu, "rss": _rss()}
