@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sage.common.errors import PipelineError, SageError, UsageError
 from sage.core.graph.origin import Origin, raised_at
 from sage.core.runtime import session
-from sage.core.runtime.metrics import OperatorMetrics
+from sage.core.runtime.metrics import CheckpointTotals, OperatorMetrics
 from sage.core.runtime.reporter import ProgressSnapshot
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class JobReport:
     records_out: int
     seconds: float
     operators: list[OperatorMetrics]
+    restarts: int = 0
+    checkpoints: CheckpointTotals = field(default_factory=CheckpointTotals)
 
 
 @dataclass(slots=True)
@@ -253,5 +255,13 @@ def _warn_of_unsubmitted(running: session.Session, error: BaseException | None) 
 def _job_report(job: LocalJob) -> JobReport:
     metrics = job.metrics()
     return JobReport(
-        job.id, job.name, str(job.state), metrics.records_in, metrics.records_out, job.seconds, metrics.operators
+        job.id,
+        job.name,
+        str(job.state),
+        metrics.records_in,
+        metrics.records_out,
+        job.seconds,
+        metrics.operators,
+        metrics.restarts,
+        metrics.checkpoints,
     )

@@ -13,9 +13,12 @@ from sage.cli.output import colored, duration, say
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
+    from rich.text import Text
 
     from sage.cli.above import LinesAbove
     from sage.core.runner import ProgressSnapshot
+    from sage.core.runtime.metrics import OperatorMetrics
+    from sage.core.runtime.rates import OperatorRates
 
 PLAIN_EVERY_SECONDS = 5.0
 QUIET_SECONDS = 3.0
@@ -83,12 +86,12 @@ def plain_line(snapshot: ProgressSnapshot) -> str:
 
 
 def progress_table(snapshots: list[ProgressSnapshot]) -> Table:
-    """A row a job and one for each of its first operators: records in, out, rate or errors."""
+    """A row a job and one for each of its first operators: records in, out, rate, and what holds it up."""
     from rich.table import Table
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 2))
-    for justify in ("left", "right", "right", "right"):
+    for justify in ("left", "right", "right", "right", "left"):
         grid.add_column(justify=justify, no_wrap=True)
     for snapshot in snapshots:
         grid.add_row(
@@ -96,8 +99,38 @@ def progress_table(snapshots: list[ProgressSnapshot]) -> Table:
             f"{snapshot.records_in:,} in",
             f"{snapshot.records_out:,} out",
             Text(f"{snapshot.rate:,.0f}/s", "cyan"),
+            Text(_kept(snapshot), "dim"),
         )
         for row in snapshot.operators[:_MAX_OPERATORS]:
-            failed = Text(f"{row.errors:,} errors", "red") if row.errors else ""
-            grid.add_row(Text(f"  {row.operator}", "dim"), f"{row.records_in:,}", f"{row.records_out:,}", failed)
+            rates = snapshot.rates.get(row.operator)
+            grid.add_row(
+                Text(f"  {row.operator}", "dim"),
+                f"{row.records_in:,}",
+                f"{row.records_out:,}",
+                Text(f"{rates.rate:,.0f}/s" if rates is not None else "", "dim"),
+                _load(row, rates),
+            )
     return grid
+
+
+def _load(row: OperatorMetrics, rates: OperatorRates | None) -> Text:
+    """``busy 86%``, ``back-pressured 40%``, ``3 errors``: what is worth a look."""
+    from rich.text import Text
+
+    text = Text()
+    if rates is not None and rates.busy >= 0.005:
+        text.append(f"busy {rates.busy:.0%}  ", "yellow" if rates.busy >= 0.8 else "dim")
+    if rates is not None and rates.blocked >= 0.05:
+        text.append(f"back-pressured {rates.blocked:.0%}  ", "yellow" if rates.blocked >= 0.5 else "dim")
+    if row.errors:
+        text.append(f"{row.errors:,} errors", "red")
+    return text
+
+
+def _kept(snapshot: ProgressSnapshot) -> str:
+    """``checkpoint 3, 1 restart``: nothing where there is neither."""
+    last = snapshot.checkpoints.last_id
+    parts = [f"checkpoint {last}"] if last is not None else []
+    if snapshot.restarts:
+        parts.append(f"{snapshot.restarts} restart{'s' * (snapshot.restarts != 1)}")
+    return ", ".join(parts)

@@ -1,6 +1,7 @@
 """How a running pipeline looks: plain lines in a pipe, a table on a terminal, the pipeline's own lines above it."""
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from rich.live import Live
 from sage.cli.above import LinesAbove
 from sage.cli.progress import PLAIN_EVERY_SECONDS, RunProgress, plain_line, progress_table
 from sage.core.runner import ProgressSnapshot
-from sage.core.runtime.metrics import OperatorMetrics
+from sage.core.runtime.metrics import CheckpointTotals, OperatorMetrics
+from sage.core.runtime.rates import OperatorRates
 
 
 def snapshot(name: str = "hello", *, records: int = 1200, errors: int = 0) -> ProgressSnapshot:
@@ -81,3 +83,14 @@ def test_lines_appear_above_the_display_and_are_not_wrapped() -> None:
     assert "no end\n" in text
     assert stream.getvalue() == ""
     assert above.isatty() is False  # type: ignore[operator]
+
+
+@pytest.mark.spec("X4", "K11")
+def test_the_table_tells_what_holds_a_pipeline_up() -> None:
+    rates = {"map[str]": OperatorRates(40.0, busy=0.86, idle=0.0, blocked=0.4)}
+    moved = replace(snapshot(), rates=rates, checkpoints=CheckpointTotals(3, 1, 4), restarts=1)
+    console = terminal(120)
+    console.print(progress_table([moved]))
+    text = shown(console)
+    assert "40/s  busy 86%  back-pressured 40%" in text
+    assert "checkpoint 4, 1 restart" in text

@@ -25,6 +25,7 @@ from sage.common.home import SageHome
 from sage.common.process import ProcessIdentity
 from sage.tui.app import MonitorApp
 from sage.tui.data import (
+    CheckpointView,
     Collector,
     DaemonView,
     EmbeddingView,
@@ -270,13 +271,16 @@ def _daemons() -> tuple[DaemonView, ...]:
 
 def _jobs() -> tuple[JobView, ...]:
     def one(name: str, kind: str, done: int, rate: float, busy: float, queue: int, errors: int = 0) -> OperatorView:
-        return OperatorView(name, kind, done, done, errors, queue, rate, busy)
+        idle, blocked = (0.02, 0.81) if kind == "source" else (0.14, 0.0)
+        end: dict[str, Any] = {"lag_s": 4.2, "state_bytes": 3 << 20, "latency_p99": 0.0412} if queue else {}
+        return OperatorView(name, kind, done, done, errors, queue, rate, busy, idle, blocked, **end)
 
     operators = (one("docs", "source", 1210, 41.0, 0.03, 0), one("embed", "map", 1208, 40.6, 0.86, 12, 3))
+    kept = CheckpointView(12, "completed", NOW - 4, 0.31, 1 << 20, 40 << 20, 2)
     project, start = "/home/me/my-project", NOW - 600
     return (
         JobView("j3", "llm-pipeline", f"{project}/pipeline.py", "running", 4200, NOW - 184, 184.0, 1210, 905, 2, "",
-                31.4, operators, _wave(40, 40.0)),
+                31.4, operators, _wave(40, 40.0), kept),
         JobView("j2", "broken", f"{project}/other.py", "failed", 4150, start, 1.2, 7, 3, 1,
                 "operator 'split' (other.py:12): ZeroDivisionError: division by zero", 2.5),
         JobView("j1", "minimal", f"{project}/minimal.py", "finished", 4140, start, 10.0, 100, 100, 1, "", 10.0),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sage.common.home import SageHome
-from sage.common.store import JobRow, OperatorRow, StateStore
+from sage.common.store import CheckpointRow, JobRow, OperatorRow, StateStore
 from sage.tui.data import Collector, Snapshot
 
 ENGINE = """
@@ -276,6 +276,36 @@ def test_a_finished_pipeline_shows_its_mean_rate(collect: Collect, home: SageHom
         store.upsert_job(JobRow("j1", "demo", "p.py", "finished", 1, 100.0, 110.0, "", 500, 50))
     (view,) = collect().collect().jobs
     assert (view.seconds, view.rate) == (10, 5)
+
+
+@pytest.mark.spec("K11")
+def test_operators_come_in_their_order_with_shares_lag_and_the_last_checkpoint(
+    collect: Collect, home: SageHome
+) -> None:
+    job = JobRow("j1", "n", "", "finished", 1, 100.0, 110.0)
+    rows = [
+        OperatorRow("j1", "zip", "source", 0, 500, 0, 1.0, 0, 109.0, 0, 2, 4.0, 10.0),
+        OperatorRow("j1", "avg", "map", 500, 500, 0, 1.0, 0, 109.0, 1, 1, 4.0, 0.0, 105_000, 2048, 0.01, 0.02),
+        OperatorRow("j1", "end", "sink", 500, 0, 0, 1.0, 0, 109.0, 2, 1, 4.0, 0.0, -(10**15)),
+    ]
+    with StateStore(home) as store:
+        store.record(
+            job,
+            rows,
+            [
+                CheckpointRow("j1", 1, "checkpoint", "failed", 101.0, error="disk full"),
+                CheckpointRow("j1", 2, "checkpoint", "completed", 103.0, 0.5, written=10, size=20),
+                CheckpointRow("j1", 3, "checkpoint", "in_progress", 109.0),
+            ],
+        )
+    (view,) = collect().collect().jobs
+    first, middle, last = view.operators
+    assert [operator.name for operator in view.operators] == ["zip", "avg", "end"]
+    assert (first.rate, first.busy, first.idle, first.blocked) == (50.0, 0.05, 0.2, 0.5)
+    assert (middle.lag_s, middle.state_bytes, middle.latency_p99) == (4.0, 2048, 0.02)
+    assert last.lag_s is None  # no time of our calendar
+    assert view.checkpoint is not None
+    assert (view.checkpoint.number, view.checkpoint.size, view.checkpoint.failed) == (2, 20, 1)
 
 
 def test_only_the_jobs_that_are_looked_at_bring_their_operators(collect: Collect, home: SageHome) -> None:

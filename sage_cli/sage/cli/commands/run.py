@@ -169,7 +169,17 @@ def _existing(file: Path, args: list[str]) -> Path:
 
 def _summary(job: JobReport) -> str:
     rate = f", {job.records_in / job.seconds:,.0f} records/s" if job.seconds > 0 and job.records_in else ""
-    return f"{job.name} {job.state}: {job.records_in:,} in, {job.records_out:,} out, {duration(job.seconds)}{rate}"
+    more = ""
+    if job.checkpoints.completed or job.checkpoints.failed:
+        more = f", {_many(job.checkpoints.completed, 'checkpoint')}"
+        more += f" ({job.checkpoints.failed:,} failed)" if job.checkpoints.failed else ""
+    more += f", {_many(job.restarts, 'restart')}" if job.restarts else ""
+    counts = f"{job.records_in:,} in, {job.records_out:,} out"
+    return f"{job.name} {job.state}: {counts}, {duration(job.seconds)}{rate}{more}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _as_dict(report: RunReport) -> dict[str, Any]:

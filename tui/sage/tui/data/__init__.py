@@ -8,6 +8,7 @@ from __future__ import annotations
 from sage.tui.data.collector import Collector
 from sage.tui.data.model import (
     AcceleratorView,
+    CheckpointView,
     DaemonView,
     EmbeddingView,
     EngineView,
@@ -25,6 +26,7 @@ from sage.tui.data.tail import LogTail, Tail, level_of, log_files
 
 __all__ = [
     "AcceleratorView",
+    "CheckpointView",
     "Collector",
     "DaemonView",
     "EmbeddingView",

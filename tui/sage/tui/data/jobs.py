@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
 
 from sage.tui.data.meter import Rates
-from sage.tui.data.model import JobView, OperatorView
+from sage.tui.data.model import CheckpointView, JobView, OperatorView
 from sage.tui.data.system import HISTORY
 
 if TYPE_CHECKING:
     from sage.common.home import SageHome
-    from sage.common.store import JobRow, OperatorRow, StateStore
+    from sage.common.store import CheckpointRow, JobRow, OperatorRow, StateStore
 
 __all__ = ["JobReader"]
 
 _RUNNING = frozenset({"created", "running"})
 _START_SLACK_S = 5.0
+_BELIEVED_S = 10 * 365 * 86400.0  # a watermark further from the clock counts in something else than milliseconds
 
 
 class JobReader:
@@ -48,7 +50,8 @@ class JobReader:
             for row in rows:
                 wanted = row.state in _RUNNING or row.id in (selected, newest)
                 operators = self._open().operators(row.id) if wanted else []
-                views.append(self._job(row, operators, now, wall))
+                checkpoints = self._open().checkpoints(row.id) if wanted else []
+                views.append(self._job(row, operators, _last_checkpoint(checkpoints), now, wall))
         except Exception as error:  # whatever SQLite or a foreign schema raises, the rest of the screen goes on
             self.close()
             return (), f"state.db cannot be read: {error}"
@@ -70,7 +73,14 @@ class JobReader:
                 self._store.close()
             self._store = None
 
-    def _job(self, row: JobRow, operators: list[OperatorRow], now: float, wall: float) -> JobView:
+    def _job(
+        self,
+        row: JobRow,
+        operators: list[OperatorRow],
+        checkpoint: CheckpointView | None,
+        now: float,
+        wall: float,
+    ) -> JobView:
         live = row.state in _RUNNING
         state = "lost" if live and not _same_process(row.pid, row.started_at) else row.state
         seconds = max(0.0, (row.ended_at or wall) - row.started_at)
@@ -97,16 +107,22 @@ class JobReader:
             rate=rate,
             operators=tuple(self._operator(operator, state, seconds) for operator in operators),
             rate_history=tuple(self._past.get(row.id, ())),
+            checkpoint=checkpoint,
         )
 
     def _operator(self, row: OperatorRow, state: str, seconds: float) -> OperatorView:
-        rate = busy = None
+        rate: float | None = None
+        shares: Sequence[float | None] = (None, None, None)
         if state in _RUNNING:
             rates = self._busy.setdefault((row.job_id, row.operator), Rates())
-            rates.add(row.updated_at, (row.records_in, row.busy_s))
-            rate, busy = rates.per_second(0), rates.per_second(1)
+            records = row.records_out if row.kind == "source" else row.records_in
+            rates.add(row.updated_at, (records, row.busy_s, row.idle_s, row.blocked_s))
+            rate, *shares = (rates.per_second(number) for number in range(4))
         elif seconds > 0:
-            rate, busy = row.records_in / seconds, row.busy_s / seconds
+            records = row.records_out if row.kind == "source" else row.records_in
+            rate, *shares = (value / seconds for value in (records, row.busy_s, row.idle_s, row.blocked_s))
+        busy, idle, blocked = (_share(share, row.parallelism) for share in shares)
+        lag = row.updated_at - row.watermark / 1000 if row.watermark is not None else None
         return OperatorView(
             name=row.operator,
             kind=row.kind,
@@ -116,7 +132,33 @@ class JobReader:
             queue=row.queue_depth,
             rate=rate,
             busy=busy,
+            idle=idle,
+            blocked=blocked,
+            lag_s=lag if lag is not None and abs(lag) < _BELIEVED_S else None,
+            state_bytes=row.state_bytes,
+            latency_p99=row.latency_p99,
         )
+
+
+def _share(value: float | None, parallelism: int) -> float | None:
+    return None if value is None else min(1.0, value / max(1, parallelism))
+
+
+def _last_checkpoint(rows: list[CheckpointRow]) -> CheckpointView | None:
+    """The newest that is over, with how many of these failed."""
+    last = next((row for row in rows if row.state != "in_progress"), None)
+    if last is None:
+        return None
+    return CheckpointView(
+        number=last.checkpoint_id,
+        state=last.state,
+        at=last.triggered_at + last.duration_s,
+        seconds=last.duration_s,
+        written=last.written,
+        size=last.size,
+        failed=sum(row.state == "failed" for row in rows),
+        error=last.error,
+    )
 
 
 def _same_process(pid: int, started_at: float) -> bool:

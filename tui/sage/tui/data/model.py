@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 __all__ = [
     "AcceleratorView",
+    "CheckpointView",
     "DaemonView",
     "EmbeddingView",
     "EngineView",
@@ -181,7 +182,9 @@ class EmbeddingView:
 
 @dataclass(frozen=True, slots=True)
 class OperatorView:
-    """One operator of a job. ``busy`` is the share of time spent in the user's function."""
+    """One operator of a job. ``busy`` is the share of time spent in the user's function; ``idle`` without input and
+    ``blocked`` (back-pressured) are its task's. ``lag_s``: how far event time is behind the clock; ``latency_p99`` from
+    a source to here."""
 
     name: str
     kind: str
@@ -191,6 +194,25 @@ class OperatorView:
     queue: int
     rate: float | None = None
     busy: float | None = None
+    idle: float | None = None
+    blocked: float | None = None
+    lag_s: float | None = None
+    state_bytes: int = 0
+    latency_p99: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointView:
+    """The last checkpoint of a job that is over; ``failed`` counts the ones known to have failed."""
+
+    number: int
+    state: str
+    at: float
+    seconds: float
+    written: int
+    size: int
+    failed: int = 0
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +233,7 @@ class JobView:
     rate: float | None = None
     operators: tuple[OperatorView, ...] = ()
     rate_history: Series = ()
+    checkpoint: CheckpointView | None = None
 
 
 @dataclass(frozen=True, slots=True)
