@@ -39,12 +39,14 @@ class Mailbox:
         if self._wake is not None:
             self._wake()
 
-    def run(self) -> bool:
-        """Run everything that waits now; True when there was anything."""
+    def run(self, until: Callable[[], bool] | None = None) -> bool:
+        """Run everything that waits now, or what comes before `until()` is true; True when there was anything."""
         ran = False
         while self._calls:
             self._calls.popleft()[1]()
             ran = True
+            if until is not None and until():
+                break
         return ran
 
     def sleep(self, seconds: float) -> bool:

@@ -148,10 +148,7 @@ class Task:
             failed = None
         except BaseException as error:  # a user's function may raise anything, SystemExit too
             failed = explained(self.plan.name, self.chain, error)
-        finally:
-            self.input.close()
-            failed = self._close(failed)
-        return failed
+        return self._close(failed)
 
     def _open(self) -> None:
         for function in self._functions:
@@ -207,13 +204,18 @@ class Task:
 
     def _run_calls(self) -> None:
         """What other threads posted, and processing timers that are due."""
-        ran = self.mailbox.run()
+        ran = self.mailbox.run(self._is_held)
+        if self._is_held():
+            return
         due = self.chain.next_due
         if due is not None and due <= (now := self._clock.now_ms()):
             self.chain.fire_due(now)
             ran = True
         if ran:
             self._flush_due()
+
+    def _is_held(self) -> bool:
+        return self._held is not None
 
     def _pass_on(self) -> None:
         """Nothing waits behind this batch. Its records have waited for `buffer.timeout` at their source: not again."""
@@ -361,6 +363,8 @@ class Task:
             self.checkpoints.aborted(checkpoint_id)
         if self._held is not None and self._held.checkpoint_id == checkpoint_id:
             self._held = None
+        if self._draining is not None and self._draining.checkpoint_id == checkpoint_id:
+            self._draining = None  # what was read is all that this source gives: its end is the stream's
 
     def _conclude(self) -> None:
         """All input is processed. With checkpoints, the last one makes everything final; without, it is final now."""
@@ -394,7 +398,11 @@ class Task:
         self._unflushed = False
 
     def _close(self, failed: PipelineError | None) -> PipelineError | None:
-        """Close every function that was opened; the first error counts."""
+        """Close the input, every function that was opened, and the state; the first error counts."""
+        try:
+            self.input.close()
+        except BaseException as error:  # a connector's reader may raise anything
+            failed = failed or in_phase(self.plan.head, error, "close")
         for function in self._opened:
             try:
                 function.instance.close()
@@ -408,8 +416,12 @@ class Task:
         for operator in self.chain.operators:
             measure_state(operator, now=True)
         self.is_closed = True
-        for keyed in self._keyed:
-            keyed.close()
+        for operator in self.chain.operators:
+            try:
+                if operator.keyed is not None:
+                    operator.keyed.close()
+            except BaseException as error:
+                failed = failed or in_phase(operator.plan, error, "close")
         return failed
 
     def _in_phase(self, function: OpenFunction, error: BaseException, phase: str) -> PipelineError:

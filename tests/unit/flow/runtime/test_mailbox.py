@@ -55,3 +55,16 @@ def test_while_an_operator_waits_what_is_due_is_sent() -> None:
     box.belongs_to(None, lambda: sent.append(1))
     box.wait("me", lambda: bool(sent))
     assert sent
+
+
+def test_calls_behind_the_one_that_holds_the_task_stay() -> None:
+    box, seen = Mailbox(threading.Event()), []  # type: ignore[var-annotated]
+    box.post(lambda: seen.append("barrier"))
+    box.post(lambda: seen.append("result"), owner="operator")
+    box.post(lambda: seen.append("release"))
+    assert box.run(lambda: "barrier" in seen)
+    assert seen == ["barrier"]
+    box.serve(lambda: "release" in seen, operators=False)
+    assert seen == ["barrier", "release"]
+    box.run()
+    assert seen == ["barrier", "release", "result"]
