@@ -58,7 +58,7 @@ def test_while_an_operator_waits_what_is_due_is_sent() -> None:
 
 
 def test_calls_behind_the_one_that_holds_the_task_stay() -> None:
-    box, seen = Mailbox(threading.Event()), []  # type: ignore[var-annotated]
+    box, seen = Mailbox(threading.Event()), []
     box.post(lambda: seen.append("barrier"))
     box.post(lambda: seen.append("result"), owner="operator")
     box.post(lambda: seen.append("release"))
