@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import pathlib
 import threading
@@ -13,6 +14,8 @@ import pytest
 from sage.common.errors import NotRunningError, PipelineError
 from sage.core.api import LocalEnvironment
 from sage.core.api.function import FunctionContext, MapFunction, ProcessContext, SinkFunction
+from sage.core.checkpoint.storage import CheckpointStorage
+from sage.core.runtime.local.job import LocalJob
 from sage.llm import UnifiedInferenceClient
 
 HERE = pathlib.Path(__file__).name
@@ -343,3 +346,46 @@ def test_a_record_that_cannot_be_shown() -> None:
     env = LocalEnvironment("test")
     env.from_collection([Shy()]).map(lambda x: x / 1).print()
     assert "Shy instance" in failure(env).cause
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def mute(record: Any) -> Any:
+    raise MuteError
+
+
+@pytest.mark.timeout(30)
+def test_an_exception_that_cannot_be_shown() -> None:
+    """The job fails with the exception's type; nobody waits for it for ever."""
+    env = LocalEnvironment("test")
+    env.from_collection([0]).map(mute).print()
+    assert failure(env).cause == "MuteError at record 0"
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("broken", ["prune", "begin"])
+def test_a_fault_below_the_job_ends_it(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system may raise anything, in the thread that everybody waits for."""
+
+    def raises(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(CheckpointStorage, broken, raises)
+    env = LocalEnvironment("test", {"checkpoint.interval": "1ms"})
+    env.from_collection(range(10)).sink(lambda n: None)
+    error = failure(env)
+    assert "the disk is broken" in str(error)
+
+
+@pytest.mark.timeout(30)
+def test_a_report_that_raises_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(*_: object) -> None:
+        raise RuntimeError("no report")
+
+    monkeypatch.setattr(LocalJob, "_report", raises)
+    env = LocalEnvironment("test")
+    env.from_generator(lambda n: n).sink(lambda n: None)
+    assert "no report" in str(failure(env))

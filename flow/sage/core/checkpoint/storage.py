@@ -77,11 +77,14 @@ class CheckpointStorage:
         return max((_number(folder) for folder in self._folders()), default=0) + 1
 
     def begin(self, checkpoint_id: int, *, savepoint: bool = False, path: Path | None = None) -> CheckpointFolder:
-        """A folder for a new checkpoint; `path` is where the user wants a savepoint. Raises StateError."""
+        """A folder for a new checkpoint; `path` is where the user wants a savepoint: it may not hold anything, as all
+        that it holds goes when the savepoint fails. Raises StateError."""
         folder = path if path is not None else self.root / f"{'sp' if savepoint else 'chk'}-{checkpoint_id}"
         try:
             if (folder / MANIFEST).exists():
                 raise StateError(f"There is a savepoint at {folder} already", hint="name another folder")
+            if path is not None and folder.is_dir() and any(folder.iterdir()):
+                raise StateError(f"The folder {folder} is not empty", hint="name a new folder for the savepoint")
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.shared.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from sage.common.errors import PipelineError
 from sage.core.graph.origin import raised_at
 from sage.core.runtime import session
-from sage.core.runtime.failure import OnError, RecordFailure
+from sage.core.runtime.failure import OnError, RecordFailure, message, told
 from sage.core.runtime.settings import FailurePolicy, RuntimeSettings
 
 __all__ = ["DeadLetters", "LeftOut", "on_error"]
@@ -88,7 +88,7 @@ def _letter(failure: RecordFailure) -> dict[str, object]:
         "record": _plain(failure.record),
         "timestamp": failure.timestamp,
         "error": type(failure.error).__name__,
-        "message": str(failure.error),
+        "message": message(failure.error),
         "at": str(where) if where is not None else None,
     }
 
@@ -99,10 +99,13 @@ def _plain(record: object) -> object:
         text = json.dumps(record, allow_nan=False)
         if json.loads(text) == record:
             return record
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # noqa: S110 - no JSON; or the user's own __eq__ raises
         pass
-    return {"repr": repr(record)}
+    try:
+        return {"repr": repr(record)}
+    except Exception:  # a user's class: the letter is written all the same
+        return {"repr": object.__repr__(record)}
 
 
 def _told(failure: RecordFailure) -> str:
-    return f"{failure.operator!r} raised {type(failure.error).__name__}: {failure.error} at a record"
+    return f"{failure.operator!r} raised {told(failure.error)} at a record"

@@ -10,7 +10,7 @@ from typing import Any
 from sage.common.errors import PipelineError, SageError
 from sage.core.graph.origin import Origin, raised_at
 
-__all__ = ["OnError", "RecordFailure", "operator_failed"]
+__all__ = ["OnError", "RecordFailure", "message", "operator_failed", "told"]
 
 _SHOWN = 120  # characters of a record
 _repr = reprlib.Repr()
@@ -37,8 +37,7 @@ def operator_failed(
 ) -> PipelineError:
     """The PipelineError for what a function raised; `phase` says where when it was not at a record: `open()`."""
     where = raised_at(error.__traceback__) or origin
-    text = str(error)
-    cause = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    cause = told(error)
     if isinstance(error, SystemExit):
         cause = f"it called exit({error.code!r}), which ends no program from inside a pipeline"
     at = f" in {phase}" if phase else f" at record {_shown(record)}"
@@ -55,4 +54,18 @@ def operator_failed(
 
 def _shown(record: object) -> str:
     text = _repr.repr(record)  # short for long collections, and for a __repr__ that raises
+def message(error: BaseException) -> str:
+    """The exception's text; none where its `__str__`, a user's, raises itself."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
+def told(error: BaseException) -> str:
+    """The exception's type and text; its type alone where there is no text."""
+    text = message(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

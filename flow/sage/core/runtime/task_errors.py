@@ -5,7 +5,7 @@ from __future__ import annotations
 from sage.common.errors import PipelineError
 from sage.core.graph.plan import PhysicalOperator
 from sage.core.runtime.chain import Chain
-from sage.core.runtime.failure import operator_failed
+from sage.core.runtime.failure import operator_failed, told
 from sage.core.runtime.output import KeySelectionFailed
 
 __all__ = ["explained", "in_phase"]
@@ -38,6 +38,6 @@ def in_phase(operator: PhysicalOperator, error: BaseException, phase: str) -> Pi
 
 
 def _unexplained(name: str, error: BaseException) -> PipelineError:
-    failed = PipelineError(f"Task {name!r} failed", cause=f"{type(error).__name__}: {error}")
+    failed = PipelineError(f"Task {name!r} failed", cause=told(error))
     failed.__cause__ = error
     return failed

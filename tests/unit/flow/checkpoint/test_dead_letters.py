@@ -47,6 +47,27 @@ def test_dead_letters_hold_the_record_and_the_error(tmp_path: Path, capsys: pyte
     assert str(place) in capsys.readouterr().err
 
 
+class ShyError(Exception):
+    """As record and as exception."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+    __str__ = __repr__
+
+    def __rtruediv__(self, other: int) -> float:
+        raise self
+
+
+def test_a_letter_about_what_cannot_be_shown(tmp_path: Path) -> None:
+    place = tmp_path / "letters.jsonl"
+    assert inverted({"dead_letter": str(place)}, [ShyError(), 5]) == [2.0]
+    letter = json.loads(place.read_text())
+    assert letter["error"] == "ShyError"
+    assert letter["message"] == ""
+    assert "ShyError" in letter["record"]["repr"]
+
+
 def test_without_a_place_they_lie_in_the_projects_folder(home: Any) -> None:
     inverted({"on_error": "dead-letter"}, [0, 1])
     (file,) = (home.root / "dead-letters").iterdir()

@@ -130,6 +130,18 @@ def test_a_checkpoint_folder_can_be_moved(store: CheckpointStorage, tmp_path: Pa
     assert moved.manifest.checkpoint_id == 1
 
 
+def test_a_savepoint_takes_no_folder_that_holds_something(store: CheckpointStorage, tmp_path: Path) -> None:
+    """A savepoint that fails is removed, with all that its folder holds."""
+    place = tmp_path / "mine"
+    place.mkdir()
+    store.discard(store.begin(1, savepoint=True, path=place))
+    place.mkdir()
+    (place / "letter.txt").write_text("dear")
+    with pytest.raises(StateError, match="not empty"):
+        store.begin(2, savepoint=True, path=place)
+    assert (place / "letter.txt").read_text() == "dear"
+
+
 def test_the_lock_goes_with_the_process(tmp_path: Path) -> None:
     """A run that was killed does not hold the folder."""
     script = f"""

@@ -28,6 +28,7 @@ from sage.core.graph.plan import PhysicalPlan
 from sage.core.runtime import session
 from sage.core.runtime.clock import when_moved
 from sage.core.runtime.events import CheckpointKind
+from sage.core.runtime.failure import told
 from sage.core.runtime.local.attempt import Attempt
 from sage.core.runtime.local.checkpoints import JobCheckpoints
 from sage.core.runtime.local.wiring import JobContext
@@ -182,11 +183,16 @@ class LocalJob:
         return Attempt(self._plan, self._context, self._checkpoints, self._change.set, self.restarts)
 
     def _watch(self) -> None:
-        while True:
-            error = self._run(self._attempt)
-            if error is None or not self._begins_again(error):
-                break
-        self._end()
+        try:
+            while True:
+                error = self._run(self._attempt)
+                if error is None or not self._begins_again(error):
+                    break
+        except Exception as unforeseen:  # whatever it is, nobody waits for this job for ever
+            self.error = self.error or _as_failure(self.name, unforeseen)
+            self._attempt.abort()
+        finally:
+            self._end()
 
     def _run(self, attempt: Attempt) -> PipelineError | None:
         """One attempt, to its end; the error that ended it."""
@@ -218,7 +224,7 @@ class LocalJob:
                 if error is not None:
                     raise error
                 due = hang_timeout / 4 if due is None else min(due, hang_timeout / 4)
-        except SageError as error:
+        except Exception as error:  # SageErrors, and what a disk or a file system raises beside them
             attempt.fail(error if isinstance(error, PipelineError) else _as_failure(self.name, error))
             return None
         return due
@@ -249,7 +255,7 @@ class LocalJob:
                 return False
             self._wait_for_tasks()
             self._attempt = self._new_attempt()
-        except SageError as failed:
+        except Exception as failed:
             failed.__cause__ = error
             self.error = failed if isinstance(failed, PipelineError) else _as_failure(self.name, failed)
             return False
@@ -267,7 +273,10 @@ class LocalJob:
             )
 
     def _end(self) -> None:
-        self._checkpoints.close()
+        try:
+            self._checkpoints.close()
+        except OSError as error:
+            log.warning("%s: its folder of checkpoints was not let go: %s", self.name, error)
         self.ended_at = time.time()
         if self.error is not None:
             self.state = JobState.FAILED
@@ -284,8 +293,9 @@ class LocalJob:
             self._done.set()
 
 
-def _as_failure(name: str, error: SageError) -> PipelineError:
-    failed = PipelineError(f"The job {name!r} failed", cause=str(error), hint=error.hint)
+def _as_failure(name: str, error: Exception) -> PipelineError:
+    cause, hint = (str(error), error.hint) if isinstance(error, SageError) else (told(error), "")
+    failed = PipelineError(f"The job {name!r} failed", cause=cause, hint=hint)
     failed.__cause__ = error
     return failed
 
