@@ -57,10 +57,14 @@ class Method:
 
 @dataclass(slots=True, frozen=True)
 class Role:
-    """What a function must offer. A role with one method takes a plain callable too, one with several an object."""
+    """What a function must offer. A role with one method takes a plain callable too, one with several an object.
+
+    `optional` methods are called where the function has them.
+    """
 
     class_name: str
     methods: tuple[Method, ...]
+    optional: tuple[Method, ...] = ()
 
 
 def role_of(kind: str) -> Role:
@@ -68,13 +72,16 @@ def role_of(kind: str) -> Role:
     return _ROLES[str(kind)]
 
 
-def _one(class_name: str, names: tuple[str, ...], arguments: int = 1, called_with: str = "one record") -> Role:
-    return Role(class_name, (Method(names, arguments, called_with),))
+def _one(
+    class_name: str, names: tuple[str, ...], arguments: int = 1, called_with: str = "one record", *optional: Method
+) -> Role:
+    return Role(class_name, (Method(names, arguments, called_with),), optional)
 
 
 _PAIR = "a record of each stream"
 _CONTEXT = "one record, a context and a Collector"
 _ACCUMULATOR = "an accumulator"
+_ON_TIMER = Method(("on_timer",), 3, "a time, a context and a Collector")
 
 _ROLES: dict[str, Role] = {
     OperatorKind.SOURCE: _one("SourceFunction", ("execute", "process", "run"), 0, "no argument"),
@@ -97,7 +104,7 @@ _ROLES: dict[str, Role] = {
             Method(("get_result",), 1, _ACCUMULATOR),
         ),
     ),
-    FunctionKind.KEYED_PROCESS: _one("KeyedProcessFunction", ("process_element",), 3, _CONTEXT),
+    FunctionKind.KEYED_PROCESS: _one("KeyedProcessFunction", ("process_element",), 3, _CONTEXT, _ON_TIMER),
     FunctionKind.CO_MAP: Role(
         "CoMapFunction", (Method(("map1",), 1, "one record"), Method(("map2",), 1, "one record"))
     ),
@@ -111,6 +118,7 @@ _ROLES: dict[str, Role] = {
     FunctionKind.KEYED_CO_PROCESS: Role(
         "KeyedCoProcessFunction",
         (Method(("process_element1",), 3, _CONTEXT), Method(("process_element2",), 3, _CONTEXT)),
+        (_ON_TIMER,),
     ),
     FunctionKind.BROADCAST_PROCESS: Role(
         "BroadcastProcessFunction",
@@ -119,10 +127,15 @@ _ROLES: dict[str, Role] = {
     FunctionKind.KEYED_BROADCAST_PROCESS: Role(
         "KeyedBroadcastProcessFunction",
         (Method(("process_element",), 3, _CONTEXT), Method(("process_broadcast_element",), 3, _CONTEXT)),
+        (_ON_TIMER,),
     ),
     FunctionKind.WINDOW: _one("WindowFunction", ("apply",), 4, "a key, a window, the window's records and a Collector"),
     FunctionKind.PROCESS_WINDOW: _one(
-        "ProcessWindowFunction", ("process",), 4, "a key, a context, the window's records and a Collector"
+        "ProcessWindowFunction",
+        ("process",),
+        4,
+        "a key, a context, the window's records and a Collector",
+        Method(("clear",), 1, "a context"),
     ),
     FunctionKind.JOIN: _one("JoinFunction", ("join", "execute", "process"), 2, _PAIR),
     FunctionKind.PROCESS_JOIN: _one(

@@ -68,6 +68,9 @@ class FunctionSpec:
         spec = cls(target, kind, origin)
         for method in role_of(kind).methods:
             spec._check(method, asynchronous)
+        for method in role_of(kind).optional:
+            if isinstance(target, type | BaseFunction) and hasattr(target, method.names[0]):
+                spec._check(method, False)
         return spec
 
     @property
@@ -104,9 +107,10 @@ class FunctionSpec:
         function = self._function(method)
         shown = describe(self.target)
         if not callable(function):
+            field = f"lambda record: record[{self.target!r}], or " if isinstance(self.target, str) else ""
             raise self._wrong(
                 f"got {self.target!r:.80}, which cannot be called",
-                f"pass a function, or a {role_of(self.kind).class_name} class",
+                f"pass {field}a function, or a {role_of(self.kind).class_name} class",
             )
         if self._is_class() and inspect.isabstract(self.target):
             missing = ", ".join(sorted(self.target.__abstractmethods__))
@@ -118,11 +122,22 @@ class FunctionSpec:
             )
         if self._is_class() and not takes(self.target, 0):
             raise self._wrong(f"{shown} cannot be made without arguments", f"pass an instance: {shown}(...)")
+        self._check_call(function, method, shown)
+
+    def _check_call(self, function: Any, method: Method, shown: str) -> None:
+        """It takes the operator's arguments, and what it returns is looked at."""
+        alone = role_of(self.kind).methods == (method,)
+        named = shown if alone else f"{shown}: {method.names[0]}"
         if not takes(function, method.arguments + (1 if self._needs_self(method) else 0)):
-            named = shown if len(role_of(self.kind).methods) == 1 else f"{shown}: {method.names[0]}"
             raise self._wrong(
                 f"{named} does not take {method.arguments} argument{'' if method.arguments == 1 else 's'}",
-                f"{self.kind} calls its function with {method.called_with}",
+                f"{self.kind} calls {'its function' if alone else method.names[0]} with {method.called_with}",
+            )
+        collects = "Collector" in method.called_with
+        if inspect.isgeneratorfunction(function) and (collects or self.kind in _NEVER_ITERATED):
+            raise self._wrong(
+                f"{named} yields, and {self.kind} takes nothing that is yielded",
+                "call out.collect(...) for each result" if collects else "return instead",
             )
 
     def _function(self, method: Method) -> Any:
@@ -205,6 +220,9 @@ _KNOWN_BY_TWO = frozenset(
     {OperatorKind.SOURCE, OperatorKind.MAP, OperatorKind.FILTER, OperatorKind.FLAT_MAP, OperatorKind.KEY_BY}
     | {OperatorKind.REDUCE, OperatorKind.SINK}
 )
+
+# Of a generator function nothing would run.
+_NEVER_ITERATED = frozenset({OperatorKind.FILTER, OperatorKind.KEY_BY, OperatorKind.SINK})
 
 
 def _is_async(function: Any) -> bool:

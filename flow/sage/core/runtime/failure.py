@@ -42,6 +42,8 @@ def operator_failed(
         cause = f"it called exit({error.code!r}), which ends no program from inside a pipeline"
     at = f" in {phase}" if phase else f" at record {_shown(record)}"
     hint = f"look at {where}" if where == origin else f"look at {where}; the operator was added at {origin}"
+    if isinstance(error, TypeError) and str(error).startswith("unhashable type") and where == origin:
+        hint = f"a key must be hashable, such as a tuple in place of a list ({hint})"
     if isinstance(error, SageError) and error.hint:
         hint = f"{error.hint} ({hint})"
     return PipelineError(
@@ -52,8 +54,6 @@ def operator_failed(
     )
 
 
-def _shown(record: object) -> str:
-    text = _repr.repr(record)  # short for long collections, and for a __repr__ that raises
 def message(error: BaseException) -> str:
     """The exception's text; none where its `__str__`, a user's, raises itself."""
     try:
@@ -68,4 +68,6 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def _shown(record: object) -> str:
+    text = _repr.repr(record)  # short for long collections, and for a __repr__ that raises
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
