@@ -85,6 +85,10 @@ class Attempt:
                 self.abort()
                 return
 
+    def running_tasks(self) -> list[tuple[Task, threading.Thread]]:
+        """Those that have been started."""
+        return [(self.tasks[number], thread) for number, thread in list(self._threads.items())]
+
     def abort(self) -> None:
         """Stop all tasks where they stand."""
         self.context.stopping.set()
