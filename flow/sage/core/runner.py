@@ -73,6 +73,7 @@ def run_file(
     *,
     parallelism: int | None = None,
     restore: str | None = None,
+    drop_state: bool = False,
     replay: Replay | None = None,
     argv: Sequence[str] = (),
     on_progress: Callable[[ProgressSnapshot], None] | None = None,
@@ -82,10 +83,10 @@ def run_file(
 
     The script sees `argv` in `sys.argv`, its folder first in `sys.path` and `__name__ == "__main__"`. `parallelism`
     overrides the script's own for operators that name none. `restore` is the checkpoint that its jobs continue from:
-    `latest` (without one they start anew), the number of one, or the folder of a checkpoint or savepoint. Jobs are
-    recorded in `home` (default: where SageHome.find looks, made if need be). With `replay` jobs are only looked at, and
-    not recorded. On Ctrl-C jobs with checkpoints make a
-    last one and stop; in others sources stop and what was read runs out. A second Ctrl-C aborts.
+    `latest` (without one they start anew), the number of one, or the folder of a checkpoint or savepoint; with
+    `drop_state` state of operators that are gone is dropped, else refused. Jobs are recorded in `home` (default: where
+    SageHome.find looks, made if need be). With `replay` jobs are only looked at, and not recorded. On Ctrl-C jobs with
+    checkpoints make a last one and stop; in others sources stop and what was read runs out. A second Ctrl-C aborts.
     """
     file = Path(path)
     report = RunReport()
@@ -94,6 +95,7 @@ def run_file(
         running = session.Session(
             parallelism=parallelism,
             restore=restore,
+            drop_state=drop_state,
             home=home or _home(),
             on_progress=on_progress,
             replay=replay,

@@ -6,7 +6,14 @@ import re
 
 __all__ = ["parse_duration", "parse_size"]
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS = {  # with Flink's names
+    0.001: ("ms", "milli", "millis", "millisecond", "milliseconds"),
+    1.0: ("s", "sec", "secs", "second", "seconds"),
+    60.0: ("m", "min", "minute", "minutes"),
+    3600.0: ("h", "hour", "hours"),
+    86400.0: ("d", "day", "days"),
+}
+_SECONDS = {unit: seconds for seconds, units in _UNITS.items() for unit in units}
 _BYTES = {
     "": 1,
     "b": 1,

@@ -58,19 +58,27 @@ class RestoredStates:
         return entry is not None and all(part.finished for part in entry.subtasks)
 
 
-def check_operators(point: RestorePoint, operator_ids: Iterable[str]) -> None:
-    """Raises StateError when the checkpoint has state of an operator that the job does not have (any more)."""
+def check_operators(point: RestorePoint, operator_ids: Iterable[str], *, drop: bool = False) -> list[str]:
+    """The names of operators that the checkpoint has state of and the job does not have (any more).
+
+    Raises StateError where there are any, unless their state may be dropped (Flink's `--allowNonRestoredState`).
+    """
     known = set(operator_ids)
     waiting = {kept.operator_id for kept in point.manifest.in_flight}
+    gone = []
     for operator_id, entry in point.manifest.operators.items():
         holds = any(_holds(part.keyed) or _holds(part.operator) for part in entry.subtasks)
         if operator_id not in known and (holds or operator_id in waiting):
-            raise StateError(
-                f"The checkpoint {point.folder.path} has state of {entry.name!r}, which this job does not have",
-                cause="its operators, their names or their order have changed, so their ids are others",
-                hint="give operators with state a uid= that stays; to drop the state, start without --restore",
-                details={"operator": entry.name, "path": str(point.folder.path)},
-            )
+            gone.append(entry.name)
+    if gone and not drop:
+        raise StateError(
+            f"The checkpoint {point.folder.path} has state of {gone[0]!r}, which this job does not have",
+            cause="its operators, their names or their order have changed, so their ids are others",
+            hint="give operators with state a uid= that stays; --allow-non-restored-state drops what is left over"
+            f" (here of {', '.join(map(repr, gone))})",
+            details={"operator": gone[0], "path": str(point.folder.path)},
+        )
+    return gone
 
 
 def _holds(state: StateSnapshot | None) -> bool:

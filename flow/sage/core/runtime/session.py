@@ -28,12 +28,13 @@ class Session:
     """What applies to every environment and job made while it is in use.
 
     `home` is where jobs are recorded; None: the `.sage/` that exists already, if there is one. `restore`: the
-    checkpoint that the first job continues from (latest, an id or a path). `clock`: what jobs go by, None: the
-    system's. `replay`: jobs are only looked at: see there.
+    checkpoint that the first job continues from (latest, an id or a path); `drop_state`: without the state of operators
+    that are gone. `clock`: what jobs go by, None: the system's. `replay`: jobs are only looked at: see there.
     """
 
     parallelism: int | None = None
     restore: str | None = None
+    drop_state: bool = False
     home: SageHome | None = None
     on_progress: Callable[[ProgressSnapshot], None] | None = None
     clock: Clock | None = None

@@ -45,6 +45,10 @@ RestoreOption = Annotated[
         show_default=False,
     ),
 ]
+DropOption = Annotated[
+    bool,
+    typer.Option("--allow-non-restored-state", help="With --restore: drop the state of operators that are gone."),
+]
 ReplayOption = Annotated[
     str | None,
     typer.Option(metavar="JOB", help="Look at a job again: its id, or its name for the latest.", show_default=False),
@@ -76,6 +80,7 @@ def run(
         int | None, typer.Option("--parallelism", "-p", min=1, metavar="N", help="Tasks per operator.")
     ] = None,
     restore: RestoreOption = None,
+    drop_state: DropOption = False,
     replay: ReplayOption = None,
     start: FromOption = None,
     until: UntilOption = None,
@@ -90,6 +95,8 @@ def run(
     With --replay a job runs again from a checkpoint, and what reaches its sinks is shown; nothing is written, and
     services answer from what was recorded (services.record: true in the pipeline's configuration).
     """
+    if drop_state and restore is None:
+        raise UsageError("--allow-non-restored-state belongs to --restore", hint="sage run --restore latest ...")
     path, parallelism, replayed = _replayed(file, parallelism, restore, replay, start, until, operator)
     if replayed is None:
         path = _existing(path, list(args or ()))
@@ -103,6 +110,7 @@ def run(
             path,
             parallelism=parallelism,
             restore=restore,
+            drop_state=drop_state,
             replay=replayed,
             argv=tuple(args or ()),
             on_progress=progress.update,

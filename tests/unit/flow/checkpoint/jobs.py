@@ -107,12 +107,13 @@ class Project:
         parallelism: int = 1,
         *,
         restore: str | None = None,
+        drop_state: bool = False,
         step: Callable[[Record], Record] | None = None,
         block: bool = False,
         config: dict[str, Any] | None = None,
     ) -> JobHandle:
         """Begin a run; `step` is a map between the source and the key."""
-        with session.use(session.Session(home=self.home, restore=restore)):
+        with session.use(session.Session(home=self.home, restore=restore, drop_state=drop_state)):
             env = LocalEnvironment("counting", {"checkpoint.interval": "20ms"} | self.config | (config or {}))
             source = SourceSpec(SourceKind.CONNECTOR, True, Gated(self.numbers, 8, self.pause, self.gate))
             numbers: Any = env._source(source, "numbers", parallelism, Origin.of_caller())

@@ -293,7 +293,9 @@ def test_a_missing_or_torn_state_file_is_named(project: Project) -> None:
     assert sorted(project.ledger.committed) == project.expected
 
 
-def test_state_of_an_operator_that_is_gone_is_refused(project: Project) -> None:
+def test_state_of_an_operator_that_is_gone_is_refused_or_dropped(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     project.gate[0] = 2000
     handle = project.start(1)
     project.until(lambda: completed(handle) >= 1)
@@ -302,6 +304,18 @@ def test_state_of_an_operator_that_is_gone_is_refused(project: Project) -> None:
     with pytest.raises(StateError, match="'count', which this job does not have") as caught:
         project.start(1, restore="latest", step=lambda pair: pair)  # every operator behind it gets another id
     assert "uid=" in caught.value.hint
+    assert "--allow-non-restored-state" in caught.value.hint
+    read = sum(number for _, number in _last_of_each_key(project))
+    project.gate[0], project.ledger = project.numbers, Ledger()
+    capsys.readouterr()
+    project.start(1, restore="latest", drop_state=True, step=lambda pair: pair, block=True)
+    assert "drops the state of 'count'" in capsys.readouterr().err
+    # The source went on where it was; the counts began anew.
+    assert sum(number for _, number in _last_of_each_key(project)) == project.numbers - read
+
+
+def _last_of_each_key(project: Project) -> list[tuple[int, int]]:
+    return list({key: (key, number) for key, number in sorted(project.ledger.committed)}.values())
 
 
 def test_two_runs_of_one_job_do_not_share_a_folder(project: Project) -> None:

@@ -24,8 +24,8 @@ WRITERS = 4
 class JobCheckpoints:
     """`root` is the folder of the job's identity; it is touched only when a checkpoint is made or restored.
 
-    `restore` is what the user wants to continue from: latest, an id or a path; None: begin anew. `read_only`: the
-    folder is not taken and nothing is written there.
+    `restore` is what the user wants to continue from: latest, an id or a path; None: begin anew. `drop_state`: state of
+    operators that are gone is dropped. `read_only`: the folder is not taken and nothing is written there.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class JobCheckpoints:
         name: str,
         restore: str | None = None,
         *,
+        drop_state: bool = False,
         read_only: bool = False,
     ) -> None:
         self.identity = identity
@@ -45,10 +46,12 @@ class JobCheckpoints:
         self.last_ended: CheckpointCoordinator | None = None
         self.started_from: RestorePoint | None = None
         self.found_nothing = False  # `latest` was wanted, and there is none
+        self.dropped: list[str] = []  # operators that are gone, and whose state with them
         self.left_behind: int | None = None  # a checkpoint of an earlier run that did not come to its end
         self._settings = settings
         self._name = name
         self._restore = restore
+        self._drop_state = drop_state
         self._read_only = read_only
         self._point: RestorePoint | None = None
         self._opened = False
@@ -80,7 +83,8 @@ class JobCheckpoints:
             self._point = self.started_from = self.folder.resolve(self._restore)
             self.found_nothing = self._point is None
         if self._point is not None:
-            check_operators(self._point, (operator.node.uid for operator in plan.operators()))
+            known = (operator.node.uid for operator in plan.operators())
+            self.dropped = check_operators(self._point, known, drop=self._drop_state)
 
     def first_savepoint(self, coordinator: CheckpointCoordinator) -> None:
         """A job without periodic checkpoints makes a savepoint: take the folder now. Raises StateError."""

@@ -32,7 +32,7 @@ def job_checkpoints(name: str, origin: Origin, settings: CheckpointSettings, num
         return JobCheckpoints(settings, root / key, key, name, wanted, read_only=True)
     # A number or a folder names a checkpoint of one job: the first; `latest` is another one for each.
     restore = running.restore if number == 1 or running.restore == LATEST else None
-    return JobCheckpoints(settings, root / key, key, name, restore)
+    return JobCheckpoints(settings, root / key, key, name, restore, drop_state=running.drop_state)
 
 
 def job_services(services: ServiceRegistry, settings: ServiceSettings, checkpoints: JobCheckpoints) -> ServiceProvider:
@@ -71,6 +71,8 @@ def tell_start(name: str, checkpoints: JobCheckpoints) -> None:
     if point is not None:
         end = ", which is its end: there is nothing left to do" if point.manifest.finished else ""
         session.say(f"{name} continues from checkpoint {point.manifest.checkpoint_id} ({point.folder.path}){end}")
+        if checkpoints.dropped:
+            session.say(f"{name} drops the state of {', '.join(map(repr, checkpoints.dropped))}: it has them no more")
     elif checkpoints.found_nothing:
         session.say(f"{name} has no checkpoint yet: it starts from the beginning")
     elif checkpoints.left_behind is not None:
