@@ -96,7 +96,12 @@ class BarrierAlignment:
                 capture.arrived(sender)
 
     def delivered(self, sender: int, barrier: Barrier) -> list[Barrier]:
-        """A channel has come to its barrier; the barrier, when that was the last."""
+        """A channel has come to its barrier; the barrier, when that was the last.
+
+        One older than that which waits is of a checkpoint that was aborted: it stands for nothing any more.
+        """
+        if self._waiting is not None and barrier.checkpoint_id < self._waiting.checkpoint_id:
+            return []
         if self._waiting is None or barrier.checkpoint_id > self._waiting.checkpoint_id:
             self._waiting, self._since = barrier, self._clock()
             self._arrived.clear()

@@ -137,6 +137,18 @@ def test_nothing_is_captured_for_an_aborted_checkpoint() -> None:
     assert not both.when_captured(1, kept.append)
 
 
+@pytest.mark.parametrize("exactly_once", [True, False])
+def test_a_late_barrier_of_an_aborted_checkpoint_stands_for_no_other(exactly_once: bool) -> None:
+    both = gate(2, exactly_once=exactly_once)
+    both.put(0, Barrier(2))  # its sender had no part in the first checkpoint, or is far ahead
+    assert taken(both) == []
+    for item in (batch(1), Barrier(1), batch(2)):
+        both.put(1, item)
+    assert taken(both) == [[1], [2]]
+    both.put(1, Barrier(2))
+    assert taken(both) == [Barrier(2)]
+
+
 class Cuts:
     """Reads a gate and remembers what belongs to each snapshot: what was processed, and what was captured."""
 
