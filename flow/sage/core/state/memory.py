@@ -94,8 +94,9 @@ class MemoryTable:
         if value is None:
             self.clear(namespace)
             return
-        if self._touched is not None:
-            self._touched.add((self._backend.key, namespace))
+        touched = self._touched  # once: another thread may end the snapshot now
+        if touched is not None:
+            touched.add((self._backend.key, namespace))
         if namespace is None:
             self._values[self._backend.key] = value
             return
@@ -254,22 +255,25 @@ class MemoryKeyedState:
 
     def snapshot(self, request: SnapshotRequest) -> Callable[[], StateSnapshot]:
         """See KeyedStateBackend."""
-        parts = _Parts(
-            tables={name: table.frozen() for name, table in self._tables.items()},
-            raw={name: state.dump() for name, state in self._raw.items()},
-            kept=self._restored.unclaimed(),
-        )
-        with self._lock:
+        with self._lock:  # first: an earlier snapshot that ends meanwhile must not thaw what is frozen here
             self._freezes += 1
-        schema = dict(self._restored.schema)
-        return _Writing(self, request, parts, schema)
+        try:
+            parts = _Parts(
+                tables={name: table.frozen() for name, table in self._tables.items()},
+                raw={name: state.dump() for name, state in self._raw.items()},
+                kept=self._restored.unclaimed(),
+            )
+        except BaseException:
+            self.release()
+            raise
+        return _Writing(self, request, parts, dict(self._restored.schema))
 
     def release(self) -> None:
-        """A snapshot has been written, or was given up."""
+        """A snapshot has been written, or was given up; from any thread."""
         with self._lock:
             self._freezes -= 1
             if self._freezes == 0:
-                for table in self._tables.values():
+                for table in list(self._tables.values()):  # the task may declare another one meanwhile
                     table.thaw()
 
     def restore(self, snapshots: list[tuple[Path, StateSnapshot]]) -> None:

@@ -3,6 +3,7 @@
 import copy
 import pathlib
 import tempfile
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -237,6 +238,41 @@ def test_a_value_changed_in_place_after_the_barrier_is_not_in_its_snapshot(
     assert restored.table("t", "s").get() == value
     assert restored.table("t", "s").get((0, 10)) == value
     assert table.get() != value
+    store.close()
+
+
+class Calls:
+    """Raw state whose dump lets a test act in the middle of a snapshot."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self.act = act
+
+    def dump(self) -> Iterable[tuple[int, bytes]]:
+        self.act()
+        return []
+
+    def load(self, parts: Iterable[tuple[int, bytes]]) -> None:
+        raise AssertionError("nothing was dumped")
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_a_snapshot_that_ends_while_the_next_begins_does_not_thaw_it(kind: str, tmp_path: pathlib.Path) -> None:
+    store = Store(kind, tmp_path)
+    backend = store.open()
+    table = backend.table("t", "s")
+    calls = Calls(lambda: None)
+    backend.raw("calls", calls)
+    backend.key = "k"
+    table.put([1])
+    calls.act = backend.snapshot(store.request())  # of a checkpoint that was aborted: its writer is still at it
+    request = store.request()
+    write = backend.snapshot(request)
+    table.get().append("later")
+    snapshot = write()
+    restored = store.open()
+    restored.restore([(request.folder, snapshot)])
+    restored.key = "k"
+    assert restored.table("t", "s").get() == [1]
     store.close()
 
 
