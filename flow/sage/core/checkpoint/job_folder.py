@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,10 @@ class JobFolder:
                 cause=f"pid {holder}" if holder else "",
                 hint="stop that one first, or give the environment another name",
             ) from error
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode(), 0)
         self._lock = fd
+        with suppress(OSError):  # a full disk; the lock holds without a pid in the file
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, str(os.getpid()).encode(), 0)
 
     def release(self) -> None:
         """Let the folder go."""

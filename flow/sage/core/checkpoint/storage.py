@@ -120,7 +120,8 @@ class CheckpointStorage:
             shutil.rmtree(folder.path, ignore_errors=True)
 
     def prune(self, keep: Iterable[int] = ()) -> list[int]:
-        """Remove all but the newest checkpoints (and those to `keep`); returns what went."""
+        """Remove all but the newest checkpoints (and those to `keep`); returns what went. What cannot be removed now
+        stays until the next time."""
         completed = self.completed()
         spared = {*completed[-self._retained :], *keep}
         gone = [checkpoint_id for checkpoint_id in completed if checkpoint_id not in spared]
@@ -166,7 +167,8 @@ class CheckpointStorage:
                 used |= {path for path in _files(folder, manifest) if path.is_relative_to(self.shared)}
         for file in self.shared.rglob("*"):
             if file.is_file() and file not in used:
-                file.unlink(missing_ok=True)
+                with suppress(OSError):
+                    file.unlink()
 
 
 def read_manifest(folder: Path) -> Manifest:

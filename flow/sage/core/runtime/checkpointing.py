@@ -134,7 +134,8 @@ class SubtaskCheckpoints:
     def completed(self, checkpoint_id: int) -> None:
         """Later snapshots may refer to what this one holds."""
         made = self._made.get(checkpoint_id)
-        self._made = {number: kept for number, kept in self._made.items() if number > checkpoint_id}
+        for number in [number for number in list(self._made) if number <= checkpoint_id]:
+            del self._made[number]  # in place: another thread may be adding a later one
         if made is not None:
             self._previous = made
         if self._position is not None:

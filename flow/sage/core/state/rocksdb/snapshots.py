@@ -137,7 +137,7 @@ def _count(snapshot: StateSnapshot, name: str, size: int) -> None:
 def move_to_shared(backend: RocksKeyedState, request: SnapshotRequest, snapshot: StateSnapshot) -> None:
     """The files of RocksDB's checkpoint to where they belong, named and summed in the snapshot's `meta`."""
     linked = request.folder / LINKED
-    before = (request.previous.meta.get("files", {}) if request.previous else {}) if not request.savepoint else {}
+    before = request.previous.meta.get("files", {}) if request.previous else {}
     way = os.path.relpath(request.shared, request.folder)
     files: dict[str, list[Any]] = {}
     for path in sorted(linked.iterdir()):
