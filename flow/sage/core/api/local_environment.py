@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 from sage.common.errors import PipelineError
 from sage.core.api.config import parse_config
 from sage.core.api.datastream import DataStream, DataStreamSink
+from sage.core.api.elsewhere import ENVIRONMENTS, Elsewhere
 from sage.core.api.function.base_function import StopSignal
 from sage.core.api.function.functions import BatchFunction, SourceFunction
 from sage.core.api.function.service_calls import ServiceCalls
@@ -35,7 +36,7 @@ __all__ = ["LocalEnvironment"]
 R = TypeVar("R")
 
 
-class LocalEnvironment(ReadingMixin):
+class LocalEnvironment(ReadingMixin, Elsewhere):
     """Builds pipelines and runs them on threads of this process.
 
     `config` takes dotted or nested keys: `parallelism` (1), `buffer.timeout` (10 ms: how long a record may wait to
@@ -45,6 +46,8 @@ class LocalEnvironment(ReadingMixin):
     Jobs are recorded in the `.sage/` directory if there is one: `$SAGE_HOME`, the nearest one at or above the current
     folder, or the one in the home directory. `sage run` makes one.
     """
+
+    elsewhere = ENVIRONMENTS
 
     def __init__(self, name: str, config: Mapping[str, Any] | None = None) -> None:
         origin = Origin.of_caller()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sage.common.errors import PipelineError
+from sage.core.api.elsewhere import STREAMS, Elsewhere
 from sage.core.graph.logical import LogicalEdge, LogicalNode
 from sage.core.graph.origin import Origin
 from sage.core.graph.spec import FunctionKind, FunctionSpec, OperatorKind, Partitioning, checked_parallelism
@@ -19,8 +20,10 @@ __all__ = ["DataStreamSink", "Stream"]
 T = TypeVar("T")
 
 
-class Stream(Generic[T]):
+class Stream(Elsewhere, Generic[T]):
     """An output of an operator, the key by which the next one is to be partitioned, and the user's hints for that."""
+
+    elsewhere = STREAMS
 
     def __init__(
         self,
