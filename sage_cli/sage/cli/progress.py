@@ -114,7 +114,7 @@ def progress_table(snapshots: list[ProgressSnapshot]) -> Table:
 
 
 def _load(row: OperatorMetrics, rates: OperatorRates | None) -> Text:
-    """``busy 86%``, ``back-pressured 40%``, ``3 errors``: what is worth a look."""
+    """``busy 86%``, ``back-pressured 40%``, ``5 late``, ``3 errors``: what is worth a look."""
     from rich.text import Text
 
     text = Text()
@@ -122,6 +122,8 @@ def _load(row: OperatorMetrics, rates: OperatorRates | None) -> Text:
         text.append(f"busy {rates.busy:.0%}  ", "yellow" if rates.busy >= 0.8 else "dim")
     if rates is not None and rates.blocked >= 0.05:
         text.append(f"back-pressured {rates.blocked:.0%}  ", "yellow" if rates.blocked >= 0.5 else "dim")
+    if row.late:
+        text.append(f"{row.late:,} late  ", "yellow")
     if row.errors:
         text.append(f"{row.errors:,} errors", "red")
     return text

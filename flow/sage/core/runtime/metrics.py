@@ -36,10 +36,10 @@ class OperatorMetrics:
 
     `busy_s` (seconds inside its function) is estimated from samples. `idle_s` and `blocked_s` are its task's: seconds
     without input, and seconds in which receivers were full (back-pressure); operators that are fused share them. All
-    three are sums over subtasks. `queue_depth` counts records that wait before its task (only the first operator of a
-    task has any). `watermark`: event time in ms, the lowest of the subtasks; None: none yet, or event time has ended.
-    `state_bytes`: keyed state, roughly. `latency_p50`, `latency_p99` (seconds, from a source to here): only where the
-    pipeline ends.
+    three are sums over subtasks. `late`: records that came too late for its windows or join, dropped or put to the
+    side. `queue_depth` counts records that wait before its task (only the first operator of a task has any).
+    `watermark`: event time in ms, the lowest of the subtasks; None: none yet, or event time has ended. `state_bytes`:
+    keyed state, roughly. `latency_p50`, `latency_p99` (seconds, from a source to here): only where the pipeline ends.
     """
 
     operator: str
@@ -48,6 +48,7 @@ class OperatorMetrics:
     records_in: int = 0
     records_out: int = 0
     errors: int = 0
+    late: int = 0
     busy_s: float = 0.0
     queue_depth: int = 0
     idle_s: float = 0.0
@@ -125,6 +126,7 @@ def _add(row: OperatorMetrics, operator: ChainOperator, *, measure: bool) -> Non
     row.records_in += operator.records_in
     row.records_out += operator.records_out
     row.errors += operator.errors
+    row.late += operator.late
     row.busy_s += operator.busy_s
     if NO_WATERMARK < operator.watermark < FINAL_WATERMARK:
         row.watermark = operator.watermark if row.watermark is None else min(row.watermark, operator.watermark)

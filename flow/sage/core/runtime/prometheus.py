@@ -31,6 +31,7 @@ _COUNTERS: dict[str, tuple[str, Callable[[OperatorMetrics], float]]] = {
     "sage_flow_records_in": ("Records that came to the operator.", lambda row: row.records_in),
     "sage_flow_records_out": ("Records that the operator gave.", lambda row: row.records_out),
     "sage_flow_errors": ("Records at which its function raised.", lambda row: row.errors),
+    "sage_flow_late_records": ("Records that came too late for the operator.", lambda row: row.late),
     "sage_flow_busy_seconds": ("Seconds in the operator, over all subtasks.", lambda row: row.busy_s),
     "sage_flow_idle_seconds": ("Seconds in which its tasks had no input.", lambda row: row.idle_s),
     "sage_flow_backpressured_seconds": ("Seconds in which receivers were full.", lambda row: row.blocked_s),

@@ -67,6 +67,11 @@ class ChainOperator:
     def kind(self) -> OperatorKind:
         return self.plan.node.kind
 
+    @property
+    def late(self) -> int:
+        """Records that came too late for it."""
+        return 0 if self.operator is None else self.operator.late_records
+
     def walk(self) -> Iterator[ChainOperator]:
         """This operator and all that are fused below it, in the order in which they run."""
         yield self

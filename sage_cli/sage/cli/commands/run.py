@@ -182,7 +182,8 @@ def _summary(job: JobReport) -> str:
         more = f", {_many(job.checkpoints.completed, 'checkpoint')}"
         more += f" ({job.checkpoints.failed:,} failed)" if job.checkpoints.failed else ""
     more += f", {_many(job.restarts, 'restart')}" if job.restarts else ""
-    counts = f"{job.records_in:,} in, {job.records_out:,} out"
+    late = sum(operator.late for operator in job.operators)
+    counts = f"{job.records_in:,} in, {job.records_out:,} out{f', {late:,} late' if late else ''}"
     return f"{job.name} {job.state}: {counts}, {duration(job.seconds)}{rate}{more}"
 
 

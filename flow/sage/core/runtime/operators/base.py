@@ -94,6 +94,7 @@ class Operator:
     """One subtask of an operator. Subclasses override what they need; `open` must be called by overriders."""
 
     context: OperatorContext
+    late_records = 0  # that came too late for this operator: dropped, or put to the side
 
     def open(self, context: OperatorContext) -> None:
         """Prepare; state stores are filled already when the job was restored."""
