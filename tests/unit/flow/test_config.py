@@ -64,6 +64,10 @@ class TestKeys:
         assert not parse_config({"checkpointing": "none", "checkpoint.interval": "1s"}, HERE).checkpoint.enabled
         assert parse_config({"checkpoint.interval": "1s"}, HERE).checkpoint.enabled
 
+    def test_values_of_flink(self) -> None:
+        settings = parse_config({"state.backend.type": "hashmap", "execution.checkpointing.interval": "2 minutes"}, HERE)
+        assert (settings.state.backend, settings.checkpoint.interval) == ("memory", 120.0)
+
     @pytest.mark.parametrize(
         ("flink", "ours", "value"),
         [

@@ -53,6 +53,10 @@ def _flag(value: object) -> bool:
     return known[str(value).lower()]
 
 
+def _backend(value: object) -> object:
+    return "memory" if value == "hashmap" else value  # Flink's name of it
+
+
 def _positive(value: object) -> float:
     try:
         number = float(str(value))
@@ -121,7 +125,7 @@ class ConfigModel(BaseModel):
     record: Flag = Field(False, alias="services.record")
     record_directory: Text | None = Field(None, alias="services.dir")
 
-    backend: Literal["memory", "rocksdb"] = Field("memory", alias="state.backend")
+    backend: Annotated[Literal["memory", "rocksdb"], BeforeValidator(_backend)] = Field("memory", alias="state.backend")
     incremental: Flag = Field(True, alias="state.incremental")
     state_directory: Text | None = Field(None, alias="state.dir")
     memory: Size | None = Field(None, alias="resources.taskmanager.memory.process.size")
