@@ -65,7 +65,9 @@ class TestKeys:
         assert parse_config({"checkpoint.interval": "1s"}, HERE).checkpoint.enabled
 
     def test_values_of_flink(self) -> None:
-        settings = parse_config({"state.backend.type": "hashmap", "execution.checkpointing.interval": "2 minutes"}, HERE)
+        settings = parse_config(
+            {"state.backend.type": "hashmap", "execution.checkpointing.interval": "2 minutes"}, HERE
+        )
         assert (settings.state.backend, settings.checkpoint.interval) == ("memory", 120.0)
 
     @pytest.mark.parametrize(
