@@ -21,6 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sage.common.errors import PipelineError, SageError, StateError
 from sage.core.checkpoint.coordinator import CheckpointCoordinator, CheckpointStats
@@ -32,9 +33,12 @@ from sage.core.runtime.failure import told
 from sage.core.runtime.local.attempt import Attempt
 from sage.core.runtime.local.checkpoints import JobCheckpoints
 from sage.core.runtime.local.wiring import JobContext
-from sage.core.runtime.metrics import JobMetrics, checkpoint_totals, collect
+from sage.core.runtime.metrics import JobMetrics, checkpoint_totals, summed
 from sage.core.runtime.restart import restart_strategy
 from sage.core.runtime.task import Task
+
+if TYPE_CHECKING:
+    from sage.core.runtime.processes.attempt import ProcessAttempt
 
 __all__ = ["JobState", "LocalJob"]
 
@@ -98,7 +102,7 @@ class LocalJob:
 
     def metrics(self) -> JobMetrics:
         """The counters of the attempt that runs now, or ran last."""
-        metrics = collect(self._attempt.tasks)
+        metrics = summed(self._attempt.numbers())
         metrics.restarts = self.restarts
         metrics.checkpoints = checkpoint_totals(self.checkpoints())
         running = self._running_coordinator
@@ -129,6 +133,7 @@ class LocalJob:
         """Start the job; called once. An interrupt (Ctrl-C) here finds it either not started or wholly started."""
         self.state = JobState.RUNNING
         self.started_at = time.time()
+        log.debug("%s: job %s starts with %d tasks", self.name, self.id, self._attempt.size)
         threading.Thread(target=self._watch, name=f"{self.name}-watch", daemon=False).start()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -149,7 +154,7 @@ class LocalJob:
             answer = self._attempt.coordinator.savepoint(CheckpointKind.STOP_WITH_CHECKPOINT)
             answer.add_done_callback(self._stop_failed)
         else:
-            self._attempt.context.stopping.set()
+            self._attempt.stop()
         self._change.set()
 
     def abort(self) -> None:
@@ -179,8 +184,13 @@ class LocalJob:
             session.warn(f"{self.name} stops without a last checkpoint: {error}")
             self.abort()
 
-    def _new_attempt(self) -> Attempt:
-        return Attempt(self._plan, self._context, self._checkpoints, self._change.set, self.restarts)
+    def _new_attempt(self) -> Attempt | ProcessAttempt:
+        needed = self._plan, self._context, self._checkpoints, self._change.set, self.restarts
+        if self._context.settings.runtime == "processes":
+            from sage.core.runtime.processes.attempt import ProcessAttempt
+
+            return ProcessAttempt(*needed)
+        return Attempt(*needed)
 
     def _watch(self) -> None:
         try:
@@ -194,7 +204,7 @@ class LocalJob:
         finally:
             self._end()
 
-    def _run(self, attempt: Attempt) -> PipelineError | None:
+    def _run(self, attempt: Attempt | ProcessAttempt) -> PipelineError | None:
         """One attempt, to its end; the error that ended it."""
         attempt.start()
         while not attempt.is_over:
@@ -212,7 +222,7 @@ class LocalJob:
         self._checkpoints.ended(attempt.coordinator)
         return attempt.error
 
-    def _step(self, attempt: Attempt) -> float | None:
+    def _step(self, attempt: Attempt | ProcessAttempt) -> float | None:
         """What the watching thread does now and then; seconds until it must do it again."""
         hang_timeout = self._context.settings.hang_timeout
         try:

@@ -15,12 +15,12 @@ from sage.core.runtime.checkpointing import SubtaskCheckpoints
 from sage.core.runtime.failure import RecordFailure
 from sage.core.runtime.feedback import FeedbackFactory, FeedbackInput, FeedbackLoops, FeedbackOperator
 from sage.core.runtime.local.context import JobContext
-from sage.core.runtime.local.gates import GateInput, first_channel, make_gates
+from sage.core.runtime.local.gates import GateInput, Neighbourhood, first_channel, make_gates
 from sage.core.runtime.local.sources import SourceInput, SubtaskSource
 from sage.core.runtime.mailbox import Mailbox
 from sage.core.runtime.meter import Meter
 from sage.core.runtime.operators.base import Emitter, OperatorContext
-from sage.core.runtime.output import Output
+from sage.core.runtime.output import Output, Receiver
 from sage.core.runtime.positions import counted, origin_of
 from sage.core.runtime.states import OperatorStates
 from sage.core.runtime.task import OpenFunction, Task
@@ -32,14 +32,15 @@ __all__ = ["JobContext", "wire"]
 _SLICES = 4  # how many full buffers a task may take from its source at once, where that is quick
 
 
-def wire(plan: PhysicalPlan, job: JobContext) -> tuple[list[Task], list[InputGate]]:
-    """All subtasks of the plan, in topological order, and the gates between them."""
-    gates = make_gates(plan, job)
+def wire(plan: PhysicalPlan, job: JobContext, near: Neighbourhood | None = None) -> tuple[list[Task], list[InputGate]]:
+    """The subtasks of the plan that run here (all, without `near`), topologically, and the gates between them."""
+    gates = make_gates(plan, job, near)
     loops = FeedbackLoops()
     tasks = [
-        _Subtask(plan, task, number, gates, job, loops).build()
+        _Subtask(plan, task, number, gates, job, loops, near).build()
         for task in plan.tasks
         for number in range(task.parallelism)
+        if near is None or near.is_here(task.index, number)
     ]
     return tasks, list(gates.values())
 
@@ -55,7 +56,9 @@ class _Subtask:
         gates: dict[tuple[int, int], InputGate],
         job: JobContext,
         loops: FeedbackLoops,
+        near: Neighbourhood | None,
     ) -> None:
+        self._near = near
         self._loops = loops
         self._plan = plan
         self._task = task
@@ -132,7 +135,8 @@ class _Subtask:
         spec = self._task.head.node.source
         if spec is None:
             assert gate is not None, "a task without a source has an input"
-            return GateInput(gate)
+            near = self._near
+            return GateInput(gate) if near is None else near.input(gate, self._task.index, self._number)
         assert head.operator_state is not None, "every operator has a store"
         function_context = self._context(self._task.head, None)
         source = SubtaskSource(self._task, self._number, self._job, self._loops, function_context)
@@ -185,13 +189,13 @@ class _Subtask:
     def _output(self, plan: PhysicalOperator, edge: PhysicalEdge) -> Output:
         first = first_channel(self._plan, edge)
         if edge.partitioning is Partitioning.FORWARD:
-            receivers = [(self._gates[edge.target, self._number], first)]
+            receivers = [(self._receiver(edge.target, self._number), first)]
         else:
             targets = range(self._plan.tasks[edge.target].parallelism)
-            receivers = [(self._gates[edge.target, target], first + self._number) for target in targets]
+            receivers = [(self._receiver(edge.target, target), first + self._number) for target in targets]
         by_key = edge.key if edge.partitioning is Partitioning.HASH else None
         return Output(
-            [(gate, channel) for gate, channel in receivers],
+            receivers,
             edge.partitioning,
             (by_key, self._bound(plan, by_key, None).call) if by_key is not None else None,
             size=self._job.settings.buffer_size,
@@ -202,6 +206,13 @@ class _Subtask:
             tag=edge.tag,
             on_key_error=partial(self._key_error, plan) if self._job.on_error is not None else None,
         )
+
+    def _receiver(self, task: int, subtask: int) -> Receiver:
+        gate = self._gates.get((task, subtask))
+        if gate is not None:
+            return gate
+        assert self._near is not None, "all subtasks are in this process"
+        return self._near.receiver(task, subtask)
 
     def _key_error(self, plan: PhysicalOperator, record: Any, timestamp: int | None, error: Exception) -> None:
         assert self._job.on_error is not None, "only then are records left out"

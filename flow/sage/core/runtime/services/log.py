@@ -49,6 +49,10 @@ class AnswerFile:
         self._lock = threading.Lock()
         self._fd: int | None = None
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """In another process: a file of its own."""
+        return type(self), (self._folder,)
+
     def append(self, key: bytes, alike: bytes, answer: Any, error: BaseException | None) -> None:
         """Raises ServiceError when it cannot be written: a gap would be found only when the log is needed."""
         try:

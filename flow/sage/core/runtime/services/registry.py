@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sage.common.errors import ServiceError
 from sage.core.api.function.call_origin import current_origin, origin_variable
@@ -31,6 +31,8 @@ __all__ = ["ServiceRegistry"]
 
 WORKERS = 32
 
+Definition: TypeAlias = tuple[str, Any, tuple[Any, ...], dict[str, Any], ServiceOptions]  # as `register` takes it
+
 
 class ServiceRegistry:
     """Services by name.
@@ -48,6 +50,13 @@ class ServiceRegistry:
         self._thread: EventLoopThread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._direct: dict[str, bool] = {}
+        self._definitions: list[Definition] = []
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """In another process: the same services, made anew there on first use."""
+        from sage.core.runtime.services.elsewhere import registry_elsewhere, sent
+
+        return registry_elsewhere, ([sent(definition) for definition in self._definitions],)
 
     def register(
         self,
@@ -75,6 +84,7 @@ class ServiceRegistry:
             if name in self._groups:
                 raise ServiceError(f"Service {name!r} is registered already", hint="give the second one another name")
             make = partial(_make, factory, args, rest)
+            self._definitions.append((name, factory, args, rest, chosen))
             self._groups[name] = ServiceGroup(name, make, chosen, run=self._run, clock=self._clock, named=self._group)
 
     @property
