@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -44,7 +45,7 @@ class Receiver(Protocol):
         """Add an item at the end of the sender's channel; waits for room unless `force`. Returns the seconds waited."""
 
 
-class Target:
+class Target(ABC):
     """Where the records of an operator go: `buffer`, and `timestamps` beside it while `timed`.
 
     Generated code appends to both lists itself after `begin`; everyone else uses `send`.
@@ -68,13 +69,13 @@ class Target:
         if batch.timestamps is not None:
             self.timestamps.extend(batch.timestamps)
 
+    @abstractmethod
     def flush(self) -> None:
         """Hand on everything that is buffered."""
-        raise NotImplementedError
 
+    @abstractmethod
     def event(self, event: ControlEvent) -> None:
         """A control event, after everything that is buffered."""
-        raise NotImplementedError
 
     def drained(self) -> Batch:
         """What is buffered; the buffer is empty afterwards."""

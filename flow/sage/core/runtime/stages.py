@@ -7,6 +7,7 @@ stage emits goes into `Target`s: `StageLink`s to the stages below it and `Output
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -87,23 +88,23 @@ def copied(record: Any) -> Any:
 _UNCHANGING = frozenset({int, float, complex, str, bytes, bool, type(None)})
 
 
-class Stage:
+class Stage(ABC):
     """A node of the tree."""
 
     operators: list[ChainOperator]
     targets: list[Target]
 
+    @abstractmethod
     def process(self, batch: Batch, port: int) -> None:
         """Take the records through, in order; what comes out has been sent on. Raises what the functions raise."""
-        raise NotImplementedError
 
+    @abstractmethod
     def event(self, event: ControlEvent) -> None:
         """A watermark, status or latency marker: here, then to everything below."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self, drained: bool) -> None:
         """The input has ended; finishes this stage, then those below."""
-        raise NotImplementedError
 
     def forward(self, event: ControlEvent) -> None:
         """To everything below, after all records so far."""

@@ -10,6 +10,7 @@ Order of calls: `open` (the state stores it gets are filled already when the job
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -123,8 +124,8 @@ class Operator:
     @property
     def room(self) -> int:
         """How many records may come now; while it is 0 the task takes no input, but timers, checkpoints and what comes
-        by `mailbox` go on."""
-        raise NotImplementedError
+        by `mailbox` go on. Most take any number."""
+        return sys.maxsize
 
     def on_probe(self) -> None:
         """A LoopProbe has come by: everything in front of it has been processed."""

@@ -95,6 +95,7 @@ class _WatermarkOperator(Operator):
         self._leave()
 
     def _take(self, records: list[Any], times: list[int]) -> None:
+        """Emit the records with their times, and the watermarks among them."""
         raise NotImplementedError
 
     def _emit(self) -> None:
