@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,11 @@ import psutil
 import pytest
 
 SAGE = pathlib.Path(sys.executable).with_name("sage")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it puts in the background (`make test &`) with Ctrl-C ignored, children inherit that, and what
+    # waits for a child to stop would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def processes_of(home: pathlib.Path) -> list[psutil.Process]:
