@@ -26,6 +26,7 @@ _ALIASES = {
     "execution.object.reuse": "object.reuse",
     "execution.chaining": "chaining",
     "execution.runtime": "runtime",
+    "execution.processes": "processes",
     "execution.hang.timeout": "hang.timeout",
     "state.checkpoint.interval": "checkpoint.interval",
     "state.checkpoint.timeout": "checkpoint.timeout",

@@ -116,6 +116,7 @@ class ConfigModel(BaseModel):
     chaining: Flag = True
     object_reuse: Flag = Field(True, alias="object.reuse")
     runtime: Literal["threads", "processes"] = "threads"
+    processes: Count | None = None
     hang_timeout: MaybeDuration = Field(None, alias="hang.timeout")
     on_error: FailurePolicy = FailurePolicy.FAIL
     dead_letter: Text | None = Field(None, alias="dead_letter.path")
@@ -163,6 +164,7 @@ class ConfigModel(BaseModel):
             chaining=self.chaining,
             object_reuse=self.object_reuse,
             runtime=self.runtime,
+            processes=self.processes,
             cores=self.cores,
             hang_timeout=self.hang_timeout,
             on_error=FailurePolicy.DEAD_LETTER if self._dead_letters() else self.on_error,

@@ -52,6 +52,7 @@ class InputGate:
     ) -> None:
         senders = len(ports)
         self.preferred = 1
+        self.taken = [0] * senders  # batches that came out, of each sender
         self._ports = tuple(ports)
         self._queues: list[deque[Item]] = [deque() for _ in range(senders)]
         self._capacity = capacity
@@ -161,6 +162,7 @@ class InputGate:
             item = self._queues[sender].popleft()
             self._rooms[sender].ring()
             if isinstance(item, Batch):
+                self.taken[sender] += 1
                 return self._ports[sender], item
             self._combined.extend(self._control(sender, item))
 

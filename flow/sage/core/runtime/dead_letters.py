@@ -39,6 +39,9 @@ class LeftOut:
         self._known: set[str] = set()
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), ()
+
     def __call__(self, failure: RecordFailure) -> None:
         if self.first(failure):
             session.warn(f"{_told(failure)}: left out, like all that follow")
@@ -61,6 +64,9 @@ class DeadLetters:
         self._told = LeftOut()
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.path,)
+
     def __call__(self, failure: RecordFailure) -> None:
         if self._told.first(failure):
             session.warn(f"{_told(failure)}: kept in {self.path}, like all that follow")
@@ -68,8 +74,8 @@ class DeadLetters:
         try:
             with self._lock:
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-                    file.write(line)
+                with self.path.open("ab", buffering=0) as file:  # in one piece: several processes may write
+                    file.write(line.encode("utf-8", "backslashreplace"))
         except OSError as error:
             raise PipelineError(
                 f"A dead letter cannot be written to {self.path}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sage.core.graph.spec import OperatorKind
@@ -20,10 +20,13 @@ __all__ = [
     "CheckpointTotals",
     "JobMetrics",
     "OperatorMetrics",
+    "TaskNumbers",
     "checkpoint_totals",
     "collect",
     "measure_state",
+    "measured",
     "percentile",
+    "summed",
 ]
 
 _REST = 50  # a state's size is looked up again after so many times the time that it took
@@ -60,6 +63,16 @@ class OperatorMetrics:
 
 
 @dataclass(slots=True)
+class TaskNumbers:
+    """The counters of one subtask: plain data, a row for each of its operators by its number in the graph."""
+
+    records_in: int = 0
+    records_out: int = 0
+    rows: dict[int, OperatorMetrics] = field(default_factory=dict)
+    latencies: dict[int, list[float]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class CheckpointTotals:
     """The checkpoints of a job: how many, and the last complete one (seconds, bytes)."""
 
@@ -82,29 +95,48 @@ class JobMetrics:
     checkpoints: CheckpointTotals = field(default_factory=CheckpointTotals)
 
 
-def collect(tasks: Iterable[Task]) -> JobMetrics:
-    """The state of the counters now; called from any thread."""
+def measured(task: Task) -> TaskNumbers:
+    """The counters of a subtask now; called from any thread."""
+    idle_s, blocked_s = task.meter.waits()
+    numbers = TaskNumbers()
+    for position, operator in enumerate(task.chain.operators):
+        node = operator.plan.node
+        row = numbers.rows[node.index] = OperatorMetrics(node.name, str(node.kind), task.plan.parallelism)
+        _count(row, operator, measure=not task.is_closed)
+        row.idle_s, row.blocked_s = idle_s, blocked_s
+        row.queue_depth = task.input.depth if position == 0 else 0
+        if node.kind is OperatorKind.SOURCE:
+            numbers.records_in += operator.records_out
+        if not operator.plan.children and not operator.plan.outputs:
+            numbers.records_out += operator.records_in if node.is_sink else operator.records_out
+            numbers.latencies[node.index] = list(task.latencies.copy())
+    return numbers
+
+
+def summed(parts: Iterable[TaskNumbers]) -> JobMetrics:
+    """The counters of a job, of those of its subtasks."""
     rows: dict[int, OperatorMetrics] = {}
     waits: dict[int, list[float]] = {}
     records_in = records_out = 0
-    for task in tasks:
-        idle_s, blocked_s = task.meter.waits()
-        for position, operator in enumerate(task.chain.operators):
-            node = operator.plan.node
-            row = rows.setdefault(node.index, OperatorMetrics(node.name, str(node.kind), task.plan.parallelism))
-            _add(row, operator, measure=not task.is_closed)
-            row.idle_s += idle_s
-            row.blocked_s += blocked_s
-            row.queue_depth += task.input.depth if position == 0 else 0
-            if node.kind is OperatorKind.SOURCE:
-                records_in += operator.records_out
-            if not operator.plan.children and not operator.plan.outputs:
-                records_out += operator.records_in if node.is_sink else operator.records_out
-                waits.setdefault(node.index, []).extend(task.latencies.copy())
+    for part in parts:
+        records_in += part.records_in
+        records_out += part.records_out
+        for index, row in part.rows.items():
+            if index in rows:
+                _add(rows[index], row)
+            else:
+                rows[index] = replace(row)
+        for index, latencies in part.latencies.items():
+            waits.setdefault(index, []).extend(latencies)
     for index, seconds in waits.items():
         seconds.sort()
         rows[index].latency_p50, rows[index].latency_p99 = percentile(seconds, 0.5), percentile(seconds, 0.99)
     return JobMetrics(records_in, records_out, [rows[index] for index in sorted(rows)])
+
+
+def collect(tasks: Iterable[Task]) -> JobMetrics:
+    """The state of the counters now; called from any thread."""
+    return summed(measured(task) for task in tasks)
 
 
 def checkpoint_totals(history: Sequence[CheckpointStats]) -> CheckpointTotals:
@@ -122,18 +154,31 @@ def percentile(ordered: Sequence[float], share: float) -> float | None:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
 
 
-def _add(row: OperatorMetrics, operator: ChainOperator, *, measure: bool) -> None:
-    row.records_in += operator.records_in
-    row.records_out += operator.records_out
-    row.errors += operator.errors
-    row.late += operator.late
-    row.busy_s += operator.busy_s
+def _count(row: OperatorMetrics, operator: ChainOperator, *, measure: bool) -> None:
+    row.records_in = operator.records_in
+    row.records_out = operator.records_out
+    row.errors, row.late = operator.errors, operator.late
+    row.busy_s = operator.busy_s
     if NO_WATERMARK < operator.watermark < FINAL_WATERMARK:
-        row.watermark = operator.watermark if row.watermark is None else min(row.watermark, operator.watermark)
+        row.watermark = operator.watermark
     if operator.keyed is not None:
         if measure:
             measure_state(operator)
-        row.state_bytes += operator.state_bytes
+        row.state_bytes = operator.state_bytes
+
+
+def _add(row: OperatorMetrics, other: OperatorMetrics) -> None:
+    row.records_in += other.records_in
+    row.records_out += other.records_out
+    row.errors += other.errors
+    row.late += other.late
+    row.busy_s += other.busy_s
+    row.queue_depth += other.queue_depth
+    row.idle_s += other.idle_s
+    row.blocked_s += other.blocked_s
+    row.state_bytes += other.state_bytes
+    marks = [mark for mark in (row.watermark, other.watermark) if mark is not None]
+    row.watermark = min(marks, default=None)
 
 
 def measure_state(operator: ChainOperator, *, now: bool = False) -> None:

@@ -43,6 +43,7 @@ class Session:
     environments: list[LocalEnvironment] = field(default_factory=list)
     jobs: list[LocalJob] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    on_warning: Callable[[str], None] | None = None  # takes warnings in place of stderr
 
     def built(self, environment: LocalEnvironment) -> None:
         """An environment was made."""
@@ -85,8 +86,12 @@ class use:  # noqa: N801 - reads as a word: with use(session)
 
 def warn(text: str) -> None:
     """Tell the person at the terminal."""
-    current().warnings.append(text)
-    print(f"warning: {text}", file=sys.stderr)
+    running = current()
+    running.warnings.append(text)
+    if running.on_warning is not None:
+        running.on_warning(text)
+    else:
+        print(f"warning: {text}", file=sys.stderr)
 
 
 def say(text: str) -> None:

@@ -128,7 +128,8 @@ class RuntimeSettings:
 
     `object_reuse`: records are handed from operator to operator as they are; false: as copies. `latency_interval`: how
     often each source sends a latency marker; None: never. `hang_timeout`: a
-    function that takes longer for one call fails the job; None: never.
+    function that takes longer for one call fails the job; None: never. `processes`: how many worker processes `runtime`
+    "processes" has; None: as many as there are cores, but no more than an operator has subtasks.
     """
 
     parallelism: int = 1
@@ -139,6 +140,7 @@ class RuntimeSettings:
     chaining: bool = True
     object_reuse: bool = True
     runtime: str = "threads"
+    processes: int | None = None
     cores: float | None = None
     hang_timeout: float | None = None
     on_error: FailurePolicy = FailurePolicy.FAIL

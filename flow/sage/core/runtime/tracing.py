@@ -56,6 +56,9 @@ class JsonSpans:
         self._written = 0
         self._over = False
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.path,)
+
     def span(
         self, name: str, parent: TraceContext | None, start_ns: int, end_ns: int, attributes: Attributes
     ) -> TraceContext:
@@ -85,8 +88,8 @@ class JsonSpans:
         text = "\n".join(lines) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8", errors="replace") as file:
-                file.write(text)
+            with self.path.open("ab", buffering=0) as file:  # in one piece: several processes may write
+                file.write(text.encode("utf-8", "replace"))
         except OSError as error:
             self._over = True
             log.warning("traces are not kept: %s", error)
@@ -99,8 +102,13 @@ class JsonSpans:
 class OpenTelemetrySpans:
     """Through the OpenTelemetry API to whatever the program has configured."""
 
-    def __init__(self, tracer: Any) -> None:
+    def __init__(self, tracer: Any, path: Path) -> None:
         self._tracer = tracer
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """In another process: what that one has set up."""
+        return spans_for, (self._path,)
 
     def span(
         self, name: str, parent: TraceContext | None, start_ns: int, end_ns: int, attributes: Attributes
@@ -136,7 +144,7 @@ def spans_for(path: Path) -> Spans:
     provider = trace.get_tracer_provider()
     if type(provider).__module__.startswith("opentelemetry.trace"):  # the API's own: it records nothing
         return JsonSpans(path)
-    return OpenTelemetrySpans(provider.get_tracer("sage.core"))
+    return OpenTelemetrySpans(provider.get_tracer("sage.core"), path)
 
 
 class TokenBucket:

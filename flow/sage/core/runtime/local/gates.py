@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from sage.common.errors import StateError
 from sage.core.checkpoint.in_flight import deal
 from sage.core.graph.plan import PhysicalEdge, PhysicalPlan, TaskPlan
@@ -9,21 +11,37 @@ from sage.core.graph.spec import Partitioning
 from sage.core.runtime.channel import InputGate
 from sage.core.runtime.events import Batch, Item
 from sage.core.runtime.local.context import JobContext
+from sage.core.runtime.output import Receiver
 from sage.core.runtime.partition import KeyPartitioner
 from sage.core.runtime.settings import CheckpointMode
 
-__all__ = ["GateInput", "first_channel", "make_gates"]
+__all__ = ["GateInput", "Neighbourhood", "first_channel", "make_gates", "senders"]
 
 
-def make_gates(plan: PhysicalPlan, job: JobContext) -> dict[tuple[int, int], InputGate]:
-    """By task and subtask; in each, what was on its way to it when the job was restored."""
+class Neighbourhood(Protocol):
+    """Which subtasks run in this process, and how the others are reached. A subtask: its task's number and its own."""
+
+    def is_here(self, task: int, subtask: int) -> bool:
+        """Whether this process runs it."""
+
+    def receiver(self, task: int, subtask: int) -> Receiver:
+        """The gate of one that runs elsewhere, as its senders see it."""
+
+    def input(self, gate: InputGate, task: int, subtask: int) -> GateInput:
+        """What a subtask of this process reads: its gate, with what its senders elsewhere have to be told."""
+
+
+def make_gates(
+    plan: PhysicalPlan, job: JobContext, near: Neighbourhood | None = None
+) -> dict[tuple[int, int], InputGate]:
+    """By task and subtask, of those in this process; in each, what was on its way to it when the job was restored."""
     gates: dict[tuple[int, int], InputGate] = {}
     for task in plan.tasks:
         incoming = [edge for edge in plan.edges if edge.target == task.index]
         if incoming:
-            ports = [edge.port for edge in incoming for _ in range(_senders(plan, edge))]
+            ports = [edge.port for edge in incoming for _ in range(senders(plan, edge))]
             settings = job.settings.checkpoint
-            for number in range(task.parallelism):
+            for number in _here(task, near):
                 gates[task.index, number] = InputGate(
                     ports,
                     job.settings.channel_capacity,
@@ -31,12 +49,16 @@ def make_gates(plan: PhysicalPlan, job: JobContext) -> dict[tuple[int, int], Inp
                     exactly_once=settings.mode is not CheckpointMode.AT_LEAST_ONCE,
                     alignment_timeout=settings.alignment_timeout,
                 )
-            _restore_in_flight(plan, task, gates, job)
+            _restore_in_flight(plan, task, gates, job, near)
     return gates
 
 
 def _restore_in_flight(
-    plan: PhysicalPlan, task: TaskPlan, gates: dict[tuple[int, int], InputGate], job: JobContext
+    plan: PhysicalPlan,
+    task: TaskPlan,
+    gates: dict[tuple[int, int], InputGate],
+    job: JobContext,
+    near: Neighbourhood | None,
 ) -> None:
     """Give the gates of a task what was on its way to them when the checkpoint was made."""
     parts = job.states.in_flight(task.head.node.uid)
@@ -57,7 +79,7 @@ def _restore_in_flight(
         for port, key in keys.items()
         if task.parallelism > 1
     }
-    for number in range(task.parallelism):
+    for number in _here(task, near):
 
         def share(port: int, batch: Batch, number: int = number) -> Batch | None:
             partitioner = partitioners.get(port)
@@ -66,14 +88,18 @@ def _restore_in_flight(
         gates[task.index, number].restore(deal(parts, number, task.parallelism, share))
 
 
-def _senders(plan: PhysicalPlan, edge: PhysicalEdge) -> int:
+def _here(task: TaskPlan, near: Neighbourhood | None) -> list[int]:
+    return [number for number in range(task.parallelism) if near is None or near.is_here(task.index, number)]
+
+
+def senders(plan: PhysicalPlan, edge: PhysicalEdge) -> int:
     """How many channels an edge brings to each receiving subtask."""
     return 1 if edge.partitioning is Partitioning.FORWARD else plan.tasks[edge.source].parallelism
 
 
 def first_channel(plan: PhysicalPlan, edge: PhysicalEdge) -> int:
     """The number of the edge's first channel at its receivers."""
-    return sum(_senders(plan, e) for e in plan.edges if e.target == edge.target and e.index < edge.index)
+    return sum(senders(plan, e) for e in plan.edges if e.target == edge.target and e.index < edge.index)
 
 
 class GateInput:
