@@ -5,25 +5,26 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from sage.common.errors import StateError
 from sage.core.runtime.events import Batch
 from sage.core.state.serialization import dump_many, load_many
 
-__all__ = ["IN_FLIGHT", "deal", "read_in_flight", "write_in_flight"]
+__all__ = ["IN_FLIGHT", "InFlight", "deal", "read_in_flight", "write_in_flight"]
 
 IN_FLIGHT = "in-flight.records"
 
-Waiting = list[tuple[int, Batch]]  # (port, records), in order
+InFlight: TypeAlias = list[tuple[int, Batch]]  # (port, records), in the order in which they wait
 
 
-def write_in_flight(path: Path, waiting: Waiting) -> None:
+def write_in_flight(path: Path, waiting: InFlight) -> None:
     """Write them, with a checksum in front. Raises StateError for records that cannot be pickled."""
     data = dump_many([(port, batch.records, batch.timestamps) for port, batch in waiting])
     path.write_bytes(zlib.crc32(data).to_bytes(4, "big") + data)
 
 
-def read_in_flight(path: Path) -> Waiting:
+def read_in_flight(path: Path) -> InFlight:
     """What `write_in_flight` wrote. Raises StateError for a file that is missing or torn."""
     try:
         content = path.read_bytes()
@@ -36,13 +37,13 @@ def read_in_flight(path: Path) -> Waiting:
 
 
 def deal(
-    parts: Sequence[Waiting], subtask: int, parallelism: int, split: Callable[[int, Batch], Batch | None]
-) -> Waiting:
+    parts: Sequence[InFlight], subtask: int, parallelism: int, split: Callable[[int, Batch], Batch | None]
+) -> InFlight:
     """What subtask gets of what was on its way to all of them. `split(port, batch)`: its share of a batch by key, or
     None where the port has no key: then whole subtasks are dealt out."""
     if len(parts) == parallelism:
         return list(parts[subtask])
-    found: Waiting = []
+    found: InFlight = []
     for number, part in enumerate(parts):
         for port, batch in part:
             share = split(port, batch)

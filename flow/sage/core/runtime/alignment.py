@@ -13,11 +13,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from sage.core.checkpoint.in_flight import InFlight
 from sage.core.runtime.events import Barrier, Batch, CheckpointKind, EndOfStream, Item
 
 __all__ = ["BarrierAlignment", "Capture"]
-
-Captured = list[tuple[int, Batch]]  # (port, records), in the order in which they wait
 
 
 @dataclass(slots=True)
@@ -25,11 +24,11 @@ class Capture:
     """The records that one barrier overtakes on its way into one subtask."""
 
     checkpoint_id: int
-    records: Captured = field(default_factory=list)
+    records: InFlight = field(default_factory=list)
     missing: set[int] = field(default_factory=set)  # channels on which the barrier is still to come
-    _told: Callable[[Captured], None] | None = None
+    _told: Callable[[InFlight], None] | None = None
 
-    def when_complete(self, told: Callable[[Captured], None]) -> None:
+    def when_complete(self, told: Callable[[InFlight], None]) -> None:
         """Call `told` once nothing more can come, maybe now; it must return at once."""
         if self.missing:
             self._told = told

@@ -6,19 +6,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from sage.core.checkpoint.base import CheckpointListener, OperatorSnapshot, TaskSnapshot
-from sage.core.checkpoint.in_flight import IN_FLIGHT, write_in_flight
+from sage.core.checkpoint.in_flight import IN_FLIGHT, InFlight, write_in_flight
 from sage.core.checkpoint.storage import CheckpointFolder
-from sage.core.runtime.events import Barrier, Batch
+from sage.core.runtime.events import Barrier
 from sage.core.runtime.positions import keep_position
 from sage.core.runtime.stages import ChainOperator
 from sage.core.state.base import SnapshotRequest, StateSnapshot
 
 __all__ = ["CheckpointAccess", "InputPosition", "SubtaskCheckpoints"]
 
-Captured: TypeAlias = list[tuple[int, Batch]]  # (port, records)
 _Write = Callable[[], StateSnapshot]
 
 
@@ -37,7 +36,7 @@ class CapturingGate(Protocol):
 
     @property
     def alignment_s(self) -> float: ...
-    def when_captured(self, checkpoint_id: int, told: Callable[[Captured], None]) -> bool: ...
+    def when_captured(self, checkpoint_id: int, told: Callable[[InFlight], None]) -> bool: ...
     def checkpoint_aborted(self, checkpoint_id: int) -> None: ...
 
 
@@ -119,7 +118,7 @@ class SubtaskCheckpoints:
             sync_s=time.monotonic() - started,
         )
 
-        def captured(records: Captured) -> None:
+        def captured(records: InFlight) -> None:
             self.access.run_async(lambda: self._write(barrier, parts, answer, records))
 
         gate = self._gate if barrier.unaligned or getattr(self._gate, "captures", False) else None
@@ -141,7 +140,7 @@ class SubtaskCheckpoints:
         if self._position is not None:
             self._position.notify_complete(checkpoint_id)
 
-    def _write_in_flight(self, barrier: Barrier, overtaken: Captured) -> tuple[str, int, str, int]:
+    def _write_in_flight(self, barrier: Barrier, overtaken: InFlight) -> tuple[str, int, str, int]:
         """The file of the records that the barrier overtook; it lies with the task's first operator."""
         head = self._operators[0].plan.node.uid
         folder = CheckpointFolder(barrier.checkpoint_id, Path(barrier.path), self.access.shared)
@@ -166,7 +165,7 @@ class SubtaskCheckpoints:
             state.snapshot(request(before.operator if before else None)) if state is not None else None,
         )
 
-    def _write(self, barrier: Barrier, parts: list[_Part], answer: TaskSnapshot, overtaken: Captured) -> None:
+    def _write(self, barrier: Barrier, parts: list[_Part], answer: TaskSnapshot, overtaken: InFlight) -> None:
         started = time.monotonic()
         try:
             if overtaken:

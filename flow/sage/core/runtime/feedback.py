@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from sage.core.checkpoint.in_flight import InFlight
 from sage.core.runtime.bell import Bell
 from sage.core.runtime.events import Batch, EndOfStream, Item, JobAborted, LoopProbe, StreamStatus
 from sage.core.runtime.operators.base import Operator
@@ -23,7 +24,6 @@ from sage.core.runtime.operators.base import Operator
 __all__ = ["FeedbackFactory", "FeedbackInput", "FeedbackLoops", "FeedbackOperator"]
 
 _POLL = 0.05  # seconds; how soon a waiting beginning sees that the job is stopping
-_Captured = list[tuple[int, Batch]]
 
 
 class FeedbackLoops:
@@ -64,8 +64,8 @@ class FeedbackLoops:
 @dataclass(slots=True)
 class _Capture:
     missing: int  # subtasks of the end to which the barrier is still to come
-    records: _Captured
-    told: Callable[[_Captured], None] | None = None
+    records: InFlight
+    told: Callable[[InFlight], None] | None = None
 
 
 @dataclass(slots=True)
@@ -105,7 +105,7 @@ class Loop:
                 self._early[checkpoint_id] = self._early.get(checkpoint_id, 0) + 1
         self._tell(checkpoint_id)
 
-    def when_captured(self, checkpoint_id: int, told: Callable[[_Captured], None]) -> bool:
+    def when_captured(self, checkpoint_id: int, told: Callable[[InFlight], None]) -> bool:
         """Call `told` once the barrier has gone round; False when nothing is captured for it."""
         capture = self._captures.get(checkpoint_id)
         if capture is None:
@@ -207,7 +207,7 @@ class FeedbackInput:
     def notify_complete(self, checkpoint_id: int) -> None:
         """See InputPosition."""
 
-    def when_captured(self, checkpoint_id: int, told: Callable[[_Captured], None]) -> bool:
+    def when_captured(self, checkpoint_id: int, told: Callable[[InFlight], None]) -> bool:
         """As InputGate's."""
         return self._loop.when_captured(checkpoint_id, told)
 

@@ -22,6 +22,7 @@ from sage.core.state.copies import UNCHANGING, own_copy
 from sage.core.state.group_file import GroupFileReader, GroupFileWriter
 from sage.core.state.groups import KEY_GROUPS, group_of
 from sage.core.state.maps import DictMapTable, TtlMapTable
+from sage.core.state.merge import merge_namespaces
 from sage.core.state.restored import RestoredBlocks, dump_block, load_block
 from sage.core.state.ttl import Ttl, TtlTable
 
@@ -118,15 +119,7 @@ class MemoryTable:
 
     def merge(self, target: Hashable, sources: Iterable[Hashable], combine: Callable[[Any, Any], Any]) -> None:
         """See StateTable."""
-        merged = self.get(target)
-        for source in sources:
-            if source == target:
-                continue
-            value = self.get(source)
-            if value is not None:
-                merged = value if merged is None else combine(merged, value)
-                self.clear(source)
-        self.put(merged, target)
+        merge_namespaces(self, target, sources, combine)
 
     def keys(self, namespace: Hashable = None) -> list[Any]:
         """See StateTable; a list of its own, so that the state may change while it is gone through."""

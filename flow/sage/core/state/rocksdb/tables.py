@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from sage.core.state.merge import merge_namespaces
 from sage.core.state.rocksdb.cache import MISSING, CachedRows
 from sage.core.state.rocksdb.rows import ENTRY, PLAIN, SPACED, RowCodec, decode
 
@@ -63,15 +64,7 @@ class RocksTable:
 
     def merge(self, target: Hashable, sources: Iterable[Hashable], combine: Callable[[Any, Any], Any]) -> None:
         """See StateTable."""
-        merged = self.get(target)
-        for source in sources:
-            if source == target:
-                continue
-            value = self.get(source)
-            if value is not None:
-                merged = value if merged is None else combine(merged, value)
-                self.clear(source)
-        self.put(merged, target)
+        merge_namespaces(self, target, sources, combine)
 
     def keys(self, namespace: Hashable = None) -> list[Any]:
         """See StateTable. With a namespace, this reads the rows of all of them."""
