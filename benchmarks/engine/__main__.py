@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks.engine import measure as measuring
-from benchmarks.engine.limits import ReadBandwidth
+from benchmarks.engine.limits import ReadBandwidth, packs_weights
 from benchmarks.engine.measure import Plan, Table
 from benchmarks.engine.models import MEDIUM, SMALL
 from benchmarks.engine.report import render
@@ -48,8 +48,9 @@ def main() -> None:
         for name in arguments.models.split(",")
     ]
     others, failures = ([], []) if arguments.only_tables else _others()
-    targets = [finding for table in _in_order(tables) for finding in judge(table, bandwidth.best)]
-    text = render(_in_order(tables), targets, others, failures, bandwidth.best)
+    packed = packs_weights()
+    targets = [finding for table in _in_order(tables) for finding in judge(table, bandwidth.best, packed=packed)]
+    text = render(_in_order(tables), targets, others, failures, bandwidth.best, packed=packed)
     print(text, end="")
     print(f"{time.monotonic() - begun:.0f} s in all", file=sys.stderr)
     if not arguments.no_write:

@@ -8,6 +8,14 @@ import time
 _BYTES = 1 << 30
 
 
+def packs_weights() -> bool:
+    """Whether ours reads bfloat16 weights in 12 bits here: where the kernels multiply bfloat16 (`CPUBackend`)."""
+    from sagellm_core.layers.cpu import Feature, features, kernels
+
+    library = kernels()
+    return library is not None and Feature.BF16 in features(library)
+
+
 class ReadBandwidth:
     """Sums a gibibyte with as many threads as there are cores; the best of the calls is the limit."""
 

@@ -9,6 +9,7 @@ from benchmarks.engine.models import MEDIUM, SMALL, Shape
 from benchmarks.engine.sides import EIGHT_BITS, SIDES, SIXTEEN_BITS
 from benchmarks.findings import Finding
 
+PACKED_BITS, PLAIN_BITS = 12, 16
 _ONE, _PREFILL, _SIXTEEN = "one stream", "prefill 512", "16 at once"
 _TRANSFORMERS = tuple(side.name for side in SIDES if side.name.startswith("transformers"))
 _OPENVINO = tuple(side.name for side in SIDES if side.name.startswith("OpenVINO"))
@@ -18,7 +19,10 @@ _NARROW = tuple(side.name for side in SIDES if side.bits == EIGHT_BITS and not s
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Ours has to reach `factor` times the best of `peers` in a scenario; or `of_limit` of what memory allows."""
+    """Ours has to reach `factor` times the best of `peers` in a scenario; or `of_limit` of the limit of memory.
+
+    That limit, where there is one (above 0), is of the bytes that ours reads: weights in 12 bits where they are packed.
+    """
 
     shape: Shape
     scenario: str
@@ -44,31 +48,35 @@ TARGETS = (
 )
 
 
-def limit(table: Table, side: str, bandwidth: float) -> float:
-    """Tokens a second of one stream at which a side would read its weights and its cache at full bandwidth."""
+def limit(table: Table, bandwidth: float, bits: int) -> float:
+    """Tokens a second of one stream at which weights of so many bits, and the cache, are read at full bandwidth."""
     shape = table.shape
     scenario = next(each for each in table.scenarios if each.name == _ONE)
     context = scenario.lengths[0] + scenario.max_tokens / 2
-    cache = context * shape.kv_bytes(2)
-    weights = shape.parameters * (1 if side.endswith(("int8", "q8_0")) else 4 if "fp32" in side else 2)
-    return bandwidth / (weights + cache)
+    return bandwidth / (shape.parameters * bits / 8 + context * shape.kv_bytes(2))
 
 
-def judge(table: Table, bandwidth: float) -> list[Finding]:
-    """The targets of a model beside what came out; a side that gave nothing is at 0."""
-    return [_judge(table, target, bandwidth) for target in TARGETS if target.shape is table.shape]
+def judge(table: Table, bandwidth: float, *, packed: bool) -> list[Finding]:
+    """The targets of a model beside what came out; a side that gave nothing is at 0.
+
+    `packed`: ours reads its bfloat16 weights in 12 bits.
+    """
+    bits = PACKED_BITS if packed else PLAIN_BITS
+    return [_judge(table, target, limit(table, bandwidth, bits)) for target in TARGETS if target.shape is table.shape]
 
 
-def _judge(table: Table, target: Target, bandwidth: float) -> Finding:
+def _judge(table: Table, target: Target, most: float) -> Finding:
+    """`most`: tokens a second of one stream that memory allows ours."""
     ours = table.rate(target.ours, target.scenario)
     best = max(target.peers, key=lambda name: table.rate(name, target.scenario))
     theirs = table.rate(best, target.scenario)
     what = f"{table.shape.title}, {target.scenario}: {target.ours} / {best}"
     measured = f"{ours:,.1f} / {theirs:,.1f} tok/s"
     ratio = ours / theirs if theirs else 0.0
-    if target.of_limit and ratio < target.factor:
-        most = limit(table, target.ours, bandwidth)
-        if ours / most >= target.of_limit:
-            what = f"{table.shape.title}, {target.scenario}: {target.ours} / bandwidth limit"
+    if target.of_limit:
+        either = f"(or at least {100 * target.of_limit:.0f} % of the limit of memory)"
+        if ratio < target.factor and ours / most >= target.of_limit:
+            what = f"{table.shape.title}, {target.scenario}: {target.ours} / limit of memory (or at least {best})"
             return Finding(what, f"{ours:,.1f} / {most:,.1f} tok/s", ours / most, target.of_limit, at_least=True)
+        what, measured = f"{what} {either}", f"{measured}; {100 * ours / most:.0f} % of the limit, {most:,.1f}"
     return Finding(what, measured, ratio, target.factor, at_least=True)
