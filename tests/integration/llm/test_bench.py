@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from tests.conftest import SAGE
 
 from sage.common.errors import NotRunningError, UpstreamError
 from sage.llm.bench import Load, Round, run, table
@@ -164,6 +167,69 @@ async def test_the_command_prints_a_table_or_json(server: Server, sage: Any) -> 
     assert [each["concurrency"] for each in found["rounds"]] == [1, 4]
     assert found["rounds"][0]["ttft_ms"]["p50"] > 0
     assert server.upstream.seen[-1].path == "/v1/chat/completions"
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+async def test_ctrl_c_ends_with_what_was_measured_until_then(server: Server, sage: Any, form: str) -> None:
+    """The first round ends; of the second one, four requests end and the others wait until the command is gone."""
+    first_round, ended_after = 2 + 6, 4
+    reached, over = asyncio.Event(), asyncio.Event()
+
+    async def some(exchange: Any) -> None:
+        if len(server.upstream.seen) > first_round + 2 + ended_after:
+            reached.set()
+            await over.wait()
+        else:
+            await server.answer(exchange)
+
+    server.upstream.on[PATH] = some
+    words = ["bench", "llm", "--url", server.upstream.url, "-c", "1,2", "-n", "6", "--output-tokens", "3"]
+    process = await asyncio.create_subprocess_exec(
+        SAGE, *words, *(["--json"] if form == "json" else []), env=sage.env, cwd=sage.cwd, stdout=PIPE, stderr=PIPE
+    )
+    try:
+        await asyncio.wait_for(reached.wait(), 60)
+        process.send_signal(signal.SIGINT)
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        over.set()
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 130, err
+    assert "Traceback" not in err.decode()
+    if form == "json":
+        found = json.loads(out)
+        assert found["interrupted"] is True
+        assert [each["answered"] for each in found["rounds"]] == [6, ended_after]
+    else:
+        assert [line.split()[:2] for line in out.decode().splitlines()[1:]] == [["1", "6/6"], ["2", "4/4"]]
+        assert "Interrupted: 4 of 6 requests at 2 at once had ended" in err.decode()
+
+
+async def test_ctrl_c_before_anything_was_measured(server: Server, sage: Any) -> None:
+    reached, over = asyncio.Event(), asyncio.Event()
+
+    async def never(_: Any) -> None:
+        reached.set()
+        await over.wait()
+
+    server.upstream.on[PATH] = never
+    process = await asyncio.create_subprocess_exec(
+        SAGE, "bench", "llm", "--url", server.upstream.url, env=sage.env, cwd=sage.cwd, stdout=PIPE, stderr=PIPE
+    )
+    try:
+        await asyncio.wait_for(reached.wait(), 60)
+        process.send_signal(signal.SIGINT)
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        over.set()
+        if process.returncode is None:
+            process.kill()
+    assert (process.returncode, out, err.decode().strip()) == (
+        130,
+        b"",
+        "Interrupted before the first request had ended.",
+    )
 
 
 async def test_a_key_is_sent_and_shown_nowhere(server: Server) -> None:

@@ -66,11 +66,17 @@ class Outcome:
         return (self.chunks[-1] - self.chunks[0]) / (self.output_tokens - 1)
 
 
-async def run(load: Load, *, warmup: int = 2, progress: Callable[[int], None] = lambda _: None) -> list[Outcome]:
+async def run(
+    load: Load,
+    *,
+    warmup: int = 2,
+    progress: Callable[[int], None] = lambda _: None,
+    ended: Callable[[Outcome], None] = lambda _: None,
+) -> list[Outcome]:
     """Warm up, then send everything; one outcome a request, in the order of sending.
 
-    `progress` hears how many have ended. Raises NotRunningError where nobody listens, UpstreamError where the very
-    first request is refused: then all would be.
+    `progress` hears how many have ended, `ended` each outcome as it comes: who is interrupted has those. Raises
+    NotRunningError where nobody listens, UpstreamError where the very first request is refused: then all would be.
     """
     prompts = Prompts(*load.prompt_tokens, load.seed)
     async with _session(load) as session:
@@ -80,21 +86,26 @@ async def run(load: Load, *, warmup: int = 2, progress: Callable[[int], None] = 
             if outcome.error and number == 0:
                 raise _first_refused(load, outcome.error)
             prompts.learn(text, outcome.prompt_tokens)
-        return await _send_all(session, load, prompts, progress)
+        return await _send_all(session, load, prompts, progress, ended)
 
 
 async def _send_all(
-    session: aiohttp.ClientSession, load: Load, prompts: Prompts, progress: Callable[[int], None]
+    session: aiohttp.ClientSession,
+    load: Load,
+    prompts: Prompts,
+    progress: Callable[[int], None],
+    ended: Callable[[Outcome], None],
 ) -> list[Outcome]:
     places = asyncio.Semaphore(load.concurrency)
-    ended = 0
+    count = 0
 
     async def one(text: str) -> Outcome:
-        nonlocal ended
+        nonlocal count
         async with places:
             outcome = await _ask(session, load, text)
-        ended += 1
-        progress(ended)
+        count += 1
+        ended(outcome)
+        progress(count)
         return outcome
 
     pauses = random.Random(load.seed)

@@ -14,7 +14,7 @@ from sage.cli.output import emit_json, result, say, table
 from sage.common.errors import UsageError
 
 if TYPE_CHECKING:
-    from sage.llm.bench import Load, Round
+    from sage.llm.bench import Load, Outcome, Round
 
 _KEY_VARIABLE = "SAGE_CHAT_API_KEY"
 _HELP = "sage bench llm --help"
@@ -56,7 +56,7 @@ def llm(
 ) -> None:  # fmt: skip
     """Put load on a server and measure what its users would feel.
 
-    An API key is taken from SAGE_CHAT_API_KEY.
+    Ctrl-C ends it with what was measured until then. An API key is taken from SAGE_CHAT_API_KEY.
     """
     import os
 
@@ -75,26 +75,38 @@ def llm(
         timeout_seconds=timeout,
         api_key=os.environ.get(_KEY_VARIABLE) or None,
     )
-    rounds = _measure(load, _widths(concurrency))
-    _show(load, rounds, json=json)
+    rounds, whole = _measure(load, _widths(concurrency))
+    if not rounds:
+        say("Interrupted before the first request had ended.")
+        raise typer.Exit(exit_codes.INTERRUPTED)
+    _show(load, rounds, whole=whole, json=json)
+    if not whole:
+        raise typer.Exit(exit_codes.INTERRUPTED)
     raise typer.Exit(exit_codes.OK if all(each.good for each in rounds) else exit_codes.FAILED)
 
 
-def _measure(load: Load, widths: list[int]) -> list[Round]:
+def _measure(load: Load, widths: list[int]) -> tuple[list[Round], bool]:
+    """The rounds, and whether they are all there: after Ctrl-C the last one has the requests that had ended."""
     import asyncio
     from dataclasses import replace
+    from functools import partial
 
     from sage.llm.bench import Round, run
 
-    rounds = []
+    rounds: list[Round] = []
     for width in widths:
         this = replace(load, concurrency=width)
-        outcomes = asyncio.run(run(this, progress=lambda ended, width=width: _progress(width, ended, load.requests)))  # type: ignore[misc]
+        ended: list[Outcome] = []
+        progress = partial(_progress, width, load.requests)
+        try:
+            outcomes = asyncio.run(run(this, progress=progress, ended=ended.append))
+        except KeyboardInterrupt:
+            return rounds + ([Round(this, ended)] if ended else []), False
         rounds.append(Round(this, outcomes))
-    return rounds
+    return rounds, True
 
 
-def _progress(width: int, ended: int, requests: int) -> None:
+def _progress(width: int, requests: int, ended: int) -> None:
     """One line that is written over, on a terminal only."""
     if sys.stderr.isatty():
         end = "\n" if ended == requests else ""
@@ -102,14 +114,20 @@ def _progress(width: int, ended: int, requests: int) -> None:
         sys.stderr.flush()
 
 
-def _show(load: Load, rounds: list[Round], *, json: bool) -> None:
+def _show(load: Load, rounds: list[Round], *, whole: bool, json: bool) -> None:
     from sage.llm.bench import table as rows
     from sage.llm.bench.report import HEADER
 
     if json:
-        emit_json(_plain(load, rounds))
+        emit_json(_plain(load, rounds) | {"interrupted": not whole})
     else:
         result("\n".join(table(rows(rounds), HEADER)))
+    if not whole:
+        last = rounds[-1]
+        say(
+            f"Interrupted: {len(last.outcomes)} of {load.requests} requests at {last.load.concurrency} at once had "
+            "ended; what ran then is not counted."
+        )
     for each in rounds:
         for error, count in list(each.errors.items())[:5]:
             say(f"{each.load.concurrency} at once: {count} failed: {error}")
