@@ -5,7 +5,10 @@
 
 import argparse
 import asyncio
+import sys
 
+from sage.common.errors import SageError
+from sage.common.listening import report
 from sagellm_core import LLMEngine, LLMEngineConfig
 from sagellm_protocol.sampling import DecodingStrategy, SamplingParams
 
@@ -79,4 +82,8 @@ async def main(model: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Six decoding strategies side by side.")
     parser.add_argument("--model", default="sage-builtin")
-    asyncio.run(main(parser.parse_args().model))
+    try:
+        asyncio.run(main(parser.parse_args().model))
+    except SageError as error:  # no such model, say: one message, and what to do next
+        report(error)
+        sys.exit(2)

@@ -60,7 +60,11 @@ def main() -> None:
         folder = Path(name) if Path(name).is_dir() else fetch(name)
     except Exception as error:  # the library raises a dozen kinds; each says what happened
         sys.exit(f"Cannot fetch {name}: {error}\n{NETWORK}")
-    for written in convert(folder):
+    try:
+        converted = convert(folder)
+    except Exception as error:  # torch's, safetensors' and transformers' own kinds
+        sys.exit(f"Cannot convert {folder}: {error}")
+    for written in converted:
         print(f"converted: {written}")
     print(f"{name} is in {folder}\nTry it:  sage-engine --model {name}")
 

@@ -1,13 +1,19 @@
 """The official OpenAI client on SAGE's gateway: models, a streamed answer, embeddings. Needs ``sage llm serve``."""
 
-from openai import OpenAI
+import sys
+
+from openai import APIConnectionError, OpenAI
 
 from sage.llm import UnifiedInferenceClient
 
 gateway = UnifiedInferenceClient.create()
 client = OpenAI(base_url=gateway.base_url, api_key="local")
 
-models = [model.id for model in client.models.list()]
+try:
+    models = [model.id for model in client.models.list()]
+except APIConnectionError:
+    print(f"error: Nobody answers at {gateway.base_url}\nnext: sage llm serve", file=sys.stderr)
+    sys.exit(2)
 print("models:", ", ".join(models))
 
 messages = [{"role": "user", "content": "Which port does the gateway use?"}]

@@ -9,7 +9,10 @@ import argparse
 import asyncio
 import os
 import signal
+import sys
 
+from sage.common.errors import SageError
+from sage.common.listening import report
 from sagellm_core import DistributedRuntime, LLMEngineConfig, PDLayout
 from sagellm_protocol.sampling import SamplingParams
 
@@ -66,4 +69,8 @@ async def main(model: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="sage-builtin", help="a folder or a name in the local Hugging Face cache")
-    asyncio.run(main(parser.parse_args().model))
+    try:
+        asyncio.run(main(parser.parse_args().model))
+    except SageError as error:  # no such model, say: one message, and what to do next
+        report(error)
+        sys.exit(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -51,11 +52,13 @@ def test_nearest_text(tmp_path: Path) -> None:
     ]
 
 
-def script(name: str, tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def script(name: str, tmp_path: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """An example that is run with Python itself, without a network."""
     return subprocess.run(
         [sys.executable, "-W", "error", EXAMPLES / name, *words],
-        env=os.environ | {"SAGE_HOME": str(tmp_path / ".sage"), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+        env=os.environ
+        | {"SAGE_HOME": str(tmp_path / ".sage"), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+        | variables,
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -111,6 +114,26 @@ def test_a_model_that_cannot_be_fetched_is_one_clear_message(tmp_path: Path) -> 
     assert done.returncode == 1
     assert "Cannot fetch nobody/nothing" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["decoding_strategies_demo.py", "pd_separation_demo.py"])
+def test_a_model_that_is_not_there_is_one_clear_message(name: str, tmp_path: Path) -> None:
+    done = script(name, tmp_path, "--model", "/nope")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "error: No model '/nope' on this machine",
+        "why: no such folder",
+        "next: Use the built-in model:  --model sage-builtin",
+    ]
+
+
+def test_a_gateway_that_does_not_run_is_one_clear_message(tmp_path: Path) -> None:
+    with socket.socket() as probe:  # bound and not listening: nobody answers there
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+        done = script("openai_client.py", tmp_path, SAGE_UNIFIED_BASE_URL=url)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines() == [f"error: Nobody answers at {url}", "next: sage llm serve"]
 
 
 def test_every_example_is_in_the_table() -> None:
