@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sage.common.errors import ConfigError
+from sagellm_core.config_errors import refusal
 from sagellm_protocol.sampling import SamplingParams
 
 _EXAMPLE = "Compare examples/config_cpu.yaml, which has the fields there are"
@@ -136,21 +137,36 @@ class EngineFileConfig(BaseModel):
     output: OutputSection = Field(default_factory=OutputSection)
 
     def engine_config(self) -> LLMEngineConfig:
-        """The engine that this file asks for."""
+        """The engine that this file asks for. Raises ConfigError that names the field."""
         engine = self.engine
-        return LLMEngineConfig(
-            model_path=engine.model_path or engine.model,
-            backend_type=self.backend.kind,
-            device=engine.device or self.backend.device,
-            device_ids=self.backend.device_ids,
-            max_batch_size=engine.max_batch_size,
-            max_model_len=engine.max_input_tokens + engine.max_output_tokens,
-            max_new_tokens=engine.max_output_tokens,
-        )
+        settings = {
+            "model_path": engine.model_path or engine.model,
+            "backend_type": self.backend.kind,
+            "device": engine.device or self.backend.device,
+            "device_ids": self.backend.device_ids,
+            "max_batch_size": engine.max_batch_size,
+            "max_model_len": engine.max_input_tokens + engine.max_output_tokens,
+            "max_new_tokens": engine.max_output_tokens,
+        }
+        return read_engine_config(settings)
+
+
+def read_engine_config(fields: Any, source: str = "the engine's configuration", text: str = "") -> LLMEngineConfig:
+    """An engine's configuration from plain values, such as those of a YAML file.
+
+    Raises ConfigError that names the field, its value, the nearest known name and, with the file's `text`, the line.
+    """
+    try:
+        return LLMEngineConfig.model_validate(fields)
+    except ValidationError as error:
+        raise refusal(error, LLMEngineConfig, source, text) from error
 
 
 def load_config(path: str | Path) -> EngineFileConfig:
-    """Read a YAML or JSON configuration file. Raises ConfigError that names the file and the field."""
+    """Read a YAML or JSON configuration file.
+
+    Raises ConfigError that names the file, the line, the field, its value, and the nearest name that there is.
+    """
     file = Path(path)
     try:
         text = file.read_text(encoding="utf-8")
@@ -162,11 +178,9 @@ def load_config(path: str | Path) -> EngineFileConfig:
     except ValueError as error:
         raise ConfigError(f"{file} is not valid {file.suffix.lstrip('.') or 'YAML'}", cause=str(error)) from error
     try:
-        return EngineFileConfig.model_validate(data or {})
+        return EngineFileConfig.model_validate({} if data is None else data)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{file}: {field or 'the file'} is wrong", cause=first["msg"], hint=_EXAMPLE) from error
+        raise refusal(error, EngineFileConfig, str(file), text, hint=_EXAMPLE) from error
 
 
 def _parse(text: str, suffix: str) -> Any:
