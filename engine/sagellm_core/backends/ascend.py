@@ -23,6 +23,7 @@ class AscendBackend(Backend):
     """One NPU: `device` ("npu:1"), else the first of `device_ids`, else the first."""
 
     kind = "ascend"
+    device_type = "npu"
     preference = 20
     collectives = "hccl"
 

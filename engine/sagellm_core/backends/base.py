@@ -6,6 +6,7 @@ device by naming its own. Constructing one must not fail where `is_available()` 
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sagellm_core.models.base import CausalLM
     from sagellm_core.models.config import ModelConfig
 
+_LOG = logging.getLogger("sagellm_core")
 # A head that is the embedding too shares its memory, unless a second copy in the faster order is small.
 _COPY_SHARED_UP_TO = 32 << 20
 GROUP = "sagellm.backends"
@@ -52,6 +54,7 @@ class BackendConfig:
 class Backend(ABC):
     """One device. `preference` orders the kinds when the user leaves the choice ("auto"): higher first.
 
+    `device_type` is what torch calls such devices ("cuda"); a `device` of another type is refused, "" lets all pass.
     `collectives` is the torch.distributed backend between such devices. `spare_blocks` are blocks that each layer's
     cache has past those that the scheduler knows, for what the device writes on behalf of nobody. `quantizations` are
     the forms of matrices that `linear` knows besides the model's own type.
@@ -59,6 +62,7 @@ class Backend(ABC):
 
     kind: ClassVar[str]
     preference: ClassVar[int] = 0
+    device_type: ClassVar[str] = ""
     collectives: ClassVar[str] = "gloo"
     spare_blocks: ClassVar[int] = 0
     quantizations: ClassVar[frozenset[str]] = frozenset()
@@ -205,9 +209,11 @@ def get_provider(kind: str) -> type[Backend]:
 def create_backend(config: BackendConfig) -> Backend:
     """The device that a configuration asks for; "auto" takes the best that is there.
 
-    Raises EngineError when there is none such, or when it does not have the quantization that is asked for.
+    Raises EngineError when there is none such, when `device` is of another kind, or when it does not have the
+    quantization that is asked for.
     """
     provider = _provider_for(config)
+    _check_device(provider, config)
     if config.quantization is not None and config.quantization not in provider.quantizations:
         known = ", ".join(sorted(provider.quantizations)) or "none"
         raise not_implemented(
@@ -215,6 +221,33 @@ def create_backend(config: BackendConfig) -> Backend:
             "quantization",
         )
     return provider(config)
+
+
+def _check_device(provider: type[Backend], config: BackendConfig) -> None:
+    """Raise EngineError where `device` is none of the provider's: it would be passed over."""
+    wanted = (config.device or "").partition(":")[0]
+    if wanted in ("", provider.device_type) or not provider.device_type:
+        return
+    owner = next((kind for kind in _OURS if get_provider(kind).device_type == wanted), None)
+    cause = f"the backend is {provider.kind!r}, whose devices are called {provider.device_type!r}"
+    if owner is not None and not get_provider(owner).is_available():
+        cause += f"; {owner!r} is not available on this machine: {get_provider(owner).missing()}"
+    hint = f"Leave `device` out, or say device: {provider.device_type}"
+    if owner is not None:
+        hint += f"; for {config.device} choose the backend {owner!r} on a machine that has one"
+    raise EngineError(
+        ErrorCode.INVALID_ARGUMENT, f"no device {config.device!r} here", param="device", cause=cause, hint=hint
+    )
+
+
+def warn_of_device_ids(kind: object, device_ids: list[int]) -> None:
+    """Say in the log where `device_ids` choose nothing: processors have no numbers."""
+    if kind == "cpu" and device_ids:
+        _LOG.warning(
+            "device_ids %s choose nothing: the model runs on the processor. Leave device_ids out, or choose a backend "
+            "whose devices have numbers (backend_type: cuda or ascend)",
+            device_ids,
+        )
 
 
 def _provider_for(config: BackendConfig) -> type[Backend]:

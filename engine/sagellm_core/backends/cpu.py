@@ -42,6 +42,7 @@ class CPUBackend(Backend):
     """Any CPU that torch runs on."""
 
     kind = "cpu"
+    device_type = "cpu"
     quantizations = frozenset({"int8", "int4"})
 
     def __init__(self, config: BackendConfig) -> None:

@@ -29,6 +29,7 @@ class CUDABackend(Backend):
     """One CUDA device: `device`, else the first of `device_ids`, else the first."""
 
     kind = "cuda"
+    device_type = "cuda"
     preference = 10
     collectives = "nccl"
     spare_blocks = 1

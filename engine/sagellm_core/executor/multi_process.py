@@ -18,6 +18,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from sagellm_core.backends.base import warn_of_device_ids
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.engine_core.plan import SchedulerOutput, StepOutput
 from sagellm_core.errors import EngineError, invalid
@@ -83,6 +84,7 @@ class MultiProcessExecutor:
         infos = [answer.info for answer in answers if isinstance(answer, Loaded)]
         self._block_bytes = [info.block_bytes for info in infos]
         self.info = _together(infos, self.config)
+        warn_of_device_ids(self.info.device.get("kind"), self.config.device_ids)
         return self.info
 
     def watch(self, on_lost: Callable[[EngineError], None]) -> None:

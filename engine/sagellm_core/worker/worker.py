@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from sagellm_core.backends import BackendConfig, create_backend
+from sagellm_core.backends.base import warn_of_device_ids
 from sagellm_core.comm import ALONE, Place
 from sagellm_core.config import LLMEngineConfig
 from sagellm_core.decoding.grammar import grammar_compiler
@@ -89,6 +90,8 @@ class Worker:
         backend = create_backend(
             BackendConfig(config.backend_type, config.device, config.device_ids, config.quantization)
         )
+        if self.place.alone and known is None:  # ranks are given theirs by who starts them
+            warn_of_device_ids(backend.describe()["kind"], config.device_ids)
         backend.prepare_thread(model, config.num_threads)
         dtype = backend.dtype(config.dtype, model)
         check_room(model, _BYTES.get(config.quantization or "", dtype.itemsize), backend, self.shard)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sagellm_core import BackendConfig, EngineError, create_backend, get_provider
+from sagellm_core import BackendConfig, EngineError, LLMEngine, LLMEngineConfig, create_backend, get_provider
 from sagellm_core.backends import base
 from sagellm_core.backends.ascend import AscendBackend
 from sagellm_core.backends.cpu import CPUBackend
@@ -45,6 +45,35 @@ def test_an_unknown_or_absent_backend_is_said() -> None:
             create_backend(BackendConfig(kind="cuda"))
         assert caught.value.error_code is ErrorCode.UNAVAILABLE
         assert "--backend cpu" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["cpu", "auto"])
+@pytest.mark.parametrize("device", ["cuda:1", "npu", "gpu"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="auto is not the processor here")
+def test_a_device_of_another_kind_is_refused_with_the_next_step(kind: str, device: str) -> None:
+    with pytest.raises(EngineError, match=f"no device '{device}' here") as caught:
+        create_backend(BackendConfig(kind, device=device))
+    assert (caught.value.param, caught.value.error_code) == ("device", ErrorCode.INVALID_ARGUMENT)
+    assert "Leave `device` out" in caught.value.hint
+    if device.startswith("cuda"):
+        assert "'cuda' is not available on this machine" in caught.value.cause
+
+
+def test_the_processor_may_be_named() -> None:
+    assert create_backend(BackendConfig("cpu", device="cpu")).device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("device_ids", "told"), [([1], True), ([], False)])
+async def test_device_ids_without_devices_are_told(
+    device_ids: list[int], told: bool, tiny_llama: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = LLMEngineConfig(model_path=str(tiny_llama), backend_type="cpu", device_ids=device_ids, max_model_len=64)
+    engine = LLMEngine(config)
+    await engine.start()
+    await engine.stop()
+    said = [record.getMessage() for record in caplog.records if "device_ids" in record.getMessage()]
+    assert len(said) == told
+    assert not told or "Leave device_ids out" in said[0]
 
 
 ABACUS = """
