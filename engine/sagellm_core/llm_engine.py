@@ -416,7 +416,10 @@ class LLMEngine:
         if core.healthy and not self._reloads:
             return core, bundle
         why = f"the engine is {self._state()}"
-        raise EngineError(ErrorCode.UNAVAILABLE, why, hint="await engine.wake()" if core.asleep else "")
+        if core.asleep:
+            cause = "wake it with POST /wake_up, in Python with await engine.wake()"
+            raise EngineError(ErrorCode.UNAVAILABLE, why, cause=cause, hint="await engine.wake()")
+        raise EngineError(ErrorCode.UNAVAILABLE, why)
 
     def _state(self) -> str:
         if self._core is None or self._core.failure is not None:

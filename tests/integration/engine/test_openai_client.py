@@ -254,7 +254,7 @@ def test_an_engine_that_sleeps_says_so_and_answers_as_before_when_woken(client: 
     assert server.post("/sleep").json() == {"is_sleeping": True}
     assert server.http.get("/health").json()["status"] == "asleep"
     assert server.http.get("/health").status_code == 200, "nothing is wrong with it"
-    with pytest.raises(openai.InternalServerError, match="asleep"):
+    with pytest.raises(openai.InternalServerError, match="asleep: wake it with POST /wake_up"):
         client.completions.create(**asked)
     assert server.post("/wake_up").json() == {"is_sleeping": False}
     assert client.completions.create(**asked).choices[0].text == before

@@ -83,7 +83,7 @@ async def test_requests_go_on_where_they_were(gate: Gate) -> None:
         steps = engine.get_metrics()["steps_total"]
         assert engine.asleep
         assert not running.done()
-        with pytest.raises(EngineError, match="wake"):
+        with pytest.raises(EngineError, match="asleep: wake it with POST /wake_up"):
             await greedy(engine)
         assert engine.get_metrics()["steps_total"] == steps
         await engine.wake()
