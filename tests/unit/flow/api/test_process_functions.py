@@ -192,6 +192,20 @@ class TestKeyed:
         found = collected(stream.process(seen_time))
         assert [(record[0], time) for record, time in found] == [("a", 11), ("b", 13)]
 
+    def test_a_time_between_two_milliseconds_is_the_later_one(self) -> None:
+        class Between(KeyedProcessFunction[str, Pair, Any]):
+            def process_element(self, value: Pair, context: KeyedProcessContext, out: Collector[Any]) -> None:
+                context.timer_service().register_event_time_timer(value[1] + 0.5)  # type: ignore[arg-type]
+                context.timer_service().register_event_time_timer(value[1] + 5.5)  # type: ignore[arg-type]
+                context.timer_service().delete_event_time_timer(value[1] + 6)
+
+            def on_timer(self, timestamp: int, context: OnTimerContext, out: Collector[Any]) -> None:
+                out.collect(timestamp)
+
+        (fired,) = collected(timed(env().from_collection([("a", 1)])).key_by(key).process(Between))
+        assert fired == 2
+        assert type(fired) is int
+
     def test_processing_time_timers(self) -> None:
         class Soon(KeyedProcessFunction[str, Pair, Any]):
             def process_element(self, value: Pair, context: KeyedProcessContext, out: Collector[Any]) -> None:
@@ -272,6 +286,15 @@ class TestMistakes:
         text = self.run(lambda stream: stream.map(Wants, name="wants"))
         assert "Operator 'wants' failed" in text
         assert "has no keyed state" in text
+        assert "test_process_functions.py:" in text
+
+    @pytest.mark.parametrize("wrong", ["soon", None, float("nan"), float("inf")])
+    def test_a_timer_at_what_is_no_time(self, wrong: Any) -> None:
+        def sets(value: Pair, context: KeyedProcessContext, out: Collector[Any]) -> None:
+            context.timer_service().register_event_time_timer(wrong)
+
+        text = self.run(lambda stream: stream.key_by(key).process(sets))
+        assert "A timer needs a time in milliseconds" in text
         assert "test_process_functions.py:" in text
 
     def test_timers_without_keys(self) -> None:

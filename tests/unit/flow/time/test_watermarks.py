@@ -204,6 +204,14 @@ def test_a_time_that_is_none_is_told(wrong: object) -> None:
         harness(strategy).process(["record"])
 
 
+def test_a_time_after_the_end_of_all_is_told() -> None:
+    """No window could end behind it, so its record would vanish."""
+    source = harness(bounded(0))
+    source.process([2**70])
+    with pytest.raises(PipelineError, match="too late by far"):
+        source.time(INTERVAL)
+
+
 def test_records_without_times_are_told() -> None:
     with pytest.raises(PipelineError, match="no event time"):
         harness(WatermarkStrategy.for_monotonous_timestamps()).process([1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+from operator import index
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sage.common.errors import PipelineError
@@ -20,7 +22,8 @@ T = TypeVar("T")
 class TimerService:
     """The time of an operator, and timers of the current key (PyFlink's TimerService). All times are milliseconds.
 
-    There is one timer for each key and time, however often it is registered. On a stream without keys the times can be
+    There is one timer for each key and time, however often it is registered; a time between two milliseconds is the
+    later one. On a stream without keys the times can be
     read, but timers cannot be registered.
     """
 
@@ -40,19 +43,19 @@ class TimerService:
 
     def register_event_time_timer(self, timestamp: int) -> None:
         """Call `on_timer` for the current key when the watermark reaches `timestamp`."""
-        self._keyed().register_event_time(timestamp, self._key())
+        self._keyed().register_event_time(_moment(timestamp), self._key())
 
     def register_processing_time_timer(self, timestamp: int) -> None:
         """Call `on_timer` for the current key when the clock reaches `timestamp`."""
-        self._keyed().register_processing_time(timestamp, self._key())
+        self._keyed().register_processing_time(_moment(timestamp), self._key())
 
     def delete_event_time_timer(self, timestamp: int) -> None:
         """Forget a timer of the current key; one that does not exist is no error."""
-        self._keyed().delete_event_time(timestamp, self._key())
+        self._keyed().delete_event_time(_moment(timestamp), self._key())
 
     def delete_processing_time_timer(self, timestamp: int) -> None:
         """Forget a timer of the current key; one that does not exist is no error."""
-        self._keyed().delete_processing_time(timestamp, self._key())
+        self._keyed().delete_processing_time(_moment(timestamp), self._key())
 
     def _keyed(self) -> OperatorTimers:
         if self._timers is None:
@@ -121,3 +124,15 @@ class OnTimerContext(KeyedProcessContext):
     def time_domain(self) -> str:
         """event_time or processing_time."""
         return self._domain
+
+
+def _moment(timestamp: Any) -> int:
+    """The time of a timer in whole milliseconds. Raises PipelineError for what is no time."""
+    if type(timestamp) is int:
+        return timestamp
+    try:
+        return ceil(timestamp) if isinstance(timestamp, float) else index(timestamp)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PipelineError(
+            "A timer needs a time in milliseconds since the epoch", cause=f"got {timestamp!r:.80}"
+        ) from error

@@ -109,6 +109,12 @@ class _WatermarkOperator(Operator):
 
     def _send(self, watermark: int) -> None:
         if watermark > self._sent:
+            if watermark > FINAL_WATERMARK:
+                raise PipelineError(
+                    "Event time cannot come to its end before the stream does",
+                    cause=f"a timestamp is too late by far: the watermark would be {watermark}",
+                    hint="timestamps are milliseconds since the epoch: is this one in another unit?",
+                )
             self._sent = watermark
             self.context.out.watermark(watermark)
             if self._group is not None and not self._idle:
