@@ -85,8 +85,9 @@ def run_file(
     overrides the script's own for operators that name none. `restore` is the checkpoint that its jobs continue from:
     `latest` (without one they start anew), the number of one, or the folder of a checkpoint or savepoint; with
     `drop_state` state of operators that are gone is dropped, else refused. Jobs are recorded in `home` (default: where
-    SageHome.find looks, made if need be). With `replay` jobs are only looked at, and not recorded. On Ctrl-C jobs with
-    checkpoints make a last one and stop; in others sources stop and what was read runs out. A second Ctrl-C aborts.
+    SageHome.find looks, made if need be), and their checkpoints lie there (default: where it looks from the file's
+    folder on). With `replay` jobs are only looked at, and not recorded. On Ctrl-C jobs with checkpoints make a last one
+    and stop; in others sources stop and what was read runs out. A second Ctrl-C aborts.
     """
     file = Path(path)
     report = RunReport()
@@ -97,6 +98,7 @@ def run_file(
             restore=restore,
             drop_state=drop_state,
             home=home or _home(),
+            beside_file=home is None,
             on_progress=on_progress,
             replay=replay,
             keeps=True,

@@ -222,3 +222,20 @@ class TestErrors:
         report = run_file(script, home=SageHome(tmp_path / "file" / ".sage"))
         assert report.exit_code == 0
         assert len([record for record in caplog.records if "not recorded" in record.message]) == 1
+
+
+@pytest.mark.spec("K6")
+def test_checkpoints_are_found_from_any_folder(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    for folder in (project, elsewhere):
+        (folder / ".sage").mkdir(parents=True)
+    (project / "pipeline.py").write_text(HELLO.replace('"hello"', '"hello", {"checkpoint.interval": "1h"}'))
+    monkeypatch.delenv("SAGE_HOME", raising=False)
+    monkeypatch.chdir(elsewhere)
+    assert run_file("../project/pipeline.py").error is None
+    assert len(list((project / ".sage" / "checkpoints").iterdir())) == 1
+    monkeypatch.chdir(project)
+    assert run_file("pipeline.py", restore="latest").error is None
+    assert "hello continues from checkpoint 1" in capsys.readouterr().err

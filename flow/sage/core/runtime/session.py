@@ -27,7 +27,8 @@ log = logging.getLogger("sage.core")
 class Session:
     """What applies to every environment and job made while it is in use.
 
-    `home` is where jobs are recorded; None: the `.sage/` that exists already, if there is one. `restore`: the
+    `home` is where jobs are recorded; None: the `.sage/` that exists already, if there is one. Checkpoints lie there
+    too, or with `beside_file` in the `.sage/` that belongs to the pipeline's file, wherever that is run. `restore`: the
     checkpoint that the first job continues from (latest, an id or a path); `drop_state`: without the state of operators
     that are gone. `clock`: what jobs go by, None: the system's. `replay`: jobs are only looked at: see there.
     """
@@ -36,6 +37,7 @@ class Session:
     restore: str | None = None
     drop_state: bool = False
     home: SageHome | None = None
+    beside_file: bool = False
     on_progress: Callable[[ProgressSnapshot], None] | None = None
     clock: Clock | None = None
     replay: Replay | None = None

@@ -26,7 +26,7 @@ def job_checkpoints(name: str, origin: Origin, settings: CheckpointSettings, num
     if settings.directory is not None:
         root = Path(settings.directory).expanduser()
     else:
-        root = (running.home or _home(project)).checkpoints
+        root = (_home(project) if running.home is None or running.beside_file else running.home).checkpoints
     if running.replay is not None:
         wanted = running.replay.checkpoint if number == 1 else None
         return JobCheckpoints(settings, root / key, key, name, wanted, read_only=True)
