@@ -10,13 +10,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from math import inf
 
 from sage.common.errors import PipelineError
-from sage.core.api.function.base_function import BaseFunction, FunctionContext
-from sage.core.api.function.functions import SinkFunction
 from sage.core.graph.plan import TaskPlan
 from sage.core.runtime.chain import Chain
 from sage.core.runtime.checkpointing import SubtaskCheckpoints
@@ -24,33 +21,19 @@ from sage.core.runtime.clock import Clock, SystemClock, when_moved
 from sage.core.runtime.events import Barrier, Batch, ControlEvent, EndOfStream, Item, JobAborted, LatencyMarker
 from sage.core.runtime.failure import operator_failed
 from sage.core.runtime.inputs import TaskInput
+from sage.core.runtime.lifecycle import Lifecycle, OpenFunction
 from sage.core.runtime.mailbox import Mailbox
 from sage.core.runtime.metrics import measure_state
 from sage.core.runtime.operators.base import Operator
 from sage.core.runtime.output import Output
-from sage.core.runtime.stages import OperatorStage
 from sage.core.runtime.task_errors import explained, in_phase
 from sage.core.runtime.tracing import TaskTracer
 
-__all__ = ["OpenFunction", "Task"]
+__all__ = ["Task"]
 
 QUICK_S = 0.001  # a slice that takes less is doubled
 SLOW_S = 0.004  # one that takes more is cut
 _AT_THE_END = 0  # the checkpoint of what is committed at the end of a job without checkpoints
-
-
-@dataclass(slots=True, frozen=True)
-class OpenFunction:
-    """A function object with the operator that it belongs to."""
-
-    instance: BaseFunction
-    context: FunctionContext
-
-
-@dataclass(slots=True, frozen=True)
-class _Sink:
-    instance: SinkFunction[object]
-    function: OpenFunction
 
 
 class Task:
@@ -97,9 +80,7 @@ class Task:
         self._clock = clock or SystemClock()
         when_moved(self._clock, source.wake)
         self._outputs = outputs
-        self._functions = functions
-        self._sinks = [_Sink(f.instance, f) for f in functions if isinstance(f.instance, SinkFunction)]
-        self._flushed = [stage for stage in chain.operator_stages if type(stage.operator).flush is not Operator.flush]
+        self._lifecycle = Lifecycle(chain, functions)
         self._bounded = [stage for stage in chain.operator_stages if type(stage.operator).room is not Operator.room]
         self._keyed = [operator.keyed for operator in chain.operators if operator.keyed is not None]
         self._slice = 1
@@ -108,8 +89,6 @@ class Task:
         self._aborted = aborted
         self._preferring = preferring
         self._pauses = pauses
-        self._opened: list[OpenFunction] = []
-        self._opened_stages: list[OperatorStage] = []
         self._flushed_at = time.monotonic()
         self._latency_interval = latency_interval if plan.head.node.source is not None else None
         self._next_marker = inf if self._latency_interval is None else self._flushed_at + self._latency_interval
@@ -142,30 +121,13 @@ class Task:
         """Work until the input ends. Returns the error that ended it early; None also when the job was aborted."""
         failed: PipelineError | None = None
         try:
-            self._open()
+            self._lifecycle.open()
             self._work()
         except JobAborted:
             failed = None
         except BaseException as error:  # a user's function may raise anything, SystemExit too
             failed = explained(self.plan.name, self.chain, error)
         return self._close(failed)
-
-    def _open(self) -> None:
-        for function in self._functions:
-            self._opened.append(function)
-            function.instance._context = function.context
-            try:
-                function.instance.open(function.context)
-            except BaseException as error:
-                raise self._in_phase(function, error, "open") from error
-
-        for stage in reversed(self.chain.operator_stages):  # those below first: an operator may emit when it opens
-            self._opened_stages.append(stage)
-            try:
-                stage.operator.open(stage.context)
-                stage.drain()
-            except BaseException as error:
-                raise in_phase(stage.operators[0].plan, error, "open") from error
 
     def _work(self) -> None:
         while not (self._released or self._ended):
@@ -284,7 +246,7 @@ class Task:
             self._flush_due()
             self.busy_since = None
             ended = time.monotonic()
-            self._unflushed = bool(self._sinks or self._flushed)
+            self._unflushed = self._lifecycle.holds_back
             if self._unflushed and ended - self._flushed_at >= self._timeout:
                 self._flush()
             self._adapt(len(part.records), ended - started)
@@ -381,19 +343,10 @@ class Task:
         self.mailbox.serve(lambda: self._released)
 
     def _flush(self) -> None:
-        for stage in self._flushed:
-            try:
-                stage.operator.flush()
-                stage.drain()
-            except BaseException as error:
-                raise in_phase(stage.operators[0].plan, error, "flush") from error
+        self._lifecycle.flush_operators()
         for output in self._outputs:
             output.flush()
-        for sink in self._sinks:
-            try:
-                sink.instance.flush()
-            except BaseException as error:
-                raise self._in_phase(sink.function, error, "flush") from error
+        self._lifecycle.flush_sinks()
         self._flushed_at = time.monotonic()
         self._unflushed = False
 
@@ -403,27 +356,10 @@ class Task:
             self.input.close()
         except BaseException as error:  # a connector's reader may raise anything
             failed = failed or in_phase(self.plan.head, error, "close")
-        for function in self._opened:
-            try:
-                function.instance.close()
-            except BaseException as error:
-                failed = failed or self._in_phase(function, error, "close")
-        for stage in self._opened_stages:
-            try:
-                stage.operator.close()
-            except BaseException as error:
-                failed = failed or in_phase(stage.operators[0].plan, error, "close")
+        closed = self._lifecycle.close()
+        failed = failed or closed
         for operator in self.chain.operators:
             measure_state(operator, now=True)
         self.is_closed = True
-        for operator in self.chain.operators:
-            try:
-                if operator.keyed is not None:
-                    operator.keyed.close()
-            except BaseException as error:
-                failed = failed or in_phase(operator.plan, error, "close")
-        return failed
-
-    def _in_phase(self, function: OpenFunction, error: BaseException, phase: str) -> PipelineError:
-        operator = next(o for o in self.plan.head.walk() if o.node.name == function.context.operator)
-        return in_phase(operator, error, phase)
+        closed = self._lifecycle.close_state()
+        return failed or closed

@@ -14,6 +14,7 @@ from sage.core.runtime.channel import InputGate
 from sage.core.runtime.checkpointing import SubtaskCheckpoints
 from sage.core.runtime.failure import RecordFailure
 from sage.core.runtime.feedback import FeedbackFactory, FeedbackInput, FeedbackLoops, FeedbackOperator
+from sage.core.runtime.lifecycle import OpenFunction
 from sage.core.runtime.local.context import JobContext
 from sage.core.runtime.local.gates import GateInput, Neighbourhood, first_channel, make_gates
 from sage.core.runtime.local.sources import SourceInput, SubtaskSource
@@ -23,7 +24,7 @@ from sage.core.runtime.operators.base import Emitter, OperatorContext
 from sage.core.runtime.output import Output, Receiver
 from sage.core.runtime.positions import counted, origin_of
 from sage.core.runtime.states import OperatorStates
-from sage.core.runtime.task import OpenFunction, Task
+from sage.core.runtime.task import Task
 from sage.core.runtime.timer_heap import TimerHeap
 from sage.core.runtime.tracing import TaskTracer, TokenBucket
 
