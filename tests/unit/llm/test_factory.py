@@ -19,9 +19,20 @@ from sage.common.errors import ConfigError
 
 
 @pytest.mark.spec("E10")
-def test_only_what_is_there_is_listed() -> None:
+def test_every_method_is_listed() -> None:
     methods = list_embedding_models()
-    assert list(methods) == ["hash", "hf"]
+    assert sorted(methods) == [
+        "bedrock",
+        "cohere",
+        "hash",
+        "hf",
+        "jina",
+        "nvidia_openai",
+        "ollama",
+        "openai",
+        "siliconcloud",
+        "zhipu",
+    ]
     assert EmbeddingFactory.list_models() == methods
     for info in methods.values():
         assert set(info) == {
@@ -32,6 +43,7 @@ def test_only_what_is_there_is_listed() -> None:
             "default_dimension",
             "examples",
         }
+    assert [name for name, info in methods.items() if not info["requires_api_key"]] == ["hash", "hf", "ollama"]
 
 
 @pytest.mark.spec("E10")
@@ -73,7 +85,7 @@ def test_the_surface_is_complete_sorted_and_lazy() -> None:
     for name in sage_embedding.__all__:
         assert getattr(sage_embedding, name).__name__ == name
     with pytest.raises(AttributeError):
-        _ = sage_embedding.nothing
+        _ = sage_embedding.nothing  # type: ignore[attr-defined]
     code = (
         "import sys, sage.llm, sage.common.components.sage_embedding;"
         "from sage.llm import UnifiedInferenceClient;"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sage.common.components.sage_embedding.hashing import HashEmbedding
     from sage.common.components.sage_embedding.hf import HFEmbedding
     from sage.common.components.sage_embedding.protocols import EmbeddingClientProtocol, EmbeddingProtocol
+    from sage.common.components.sage_embedding.remote import RemoteEmbedding
 
 __all__ = [
     "BaseEmbedding",
@@ -33,6 +34,7 @@ __all__ = [
     "EmbeddingProtocol",
     "HFEmbedding",
     "HashEmbedding",
+    "RemoteEmbedding",
     "get_embedding_model",
     "list_embedding_models",
 ]
@@ -45,6 +47,7 @@ _HOME = {
     "EmbeddingProtocol": "protocols",
     "HFEmbedding": "hf",
     "HashEmbedding": "hashing",
+    "RemoteEmbedding": "remote",
     "get_embedding_model": "factory",
     "list_embedding_models": "factory",
 }
