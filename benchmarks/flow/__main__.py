@@ -18,7 +18,7 @@ from benchmarks.flow.report import render
 from benchmarks.flow.sides import SIDES
 from benchmarks.flow.targets import judge
 
-_OTHERS: tuple[str, ...] = ()
+_OTHERS = ("latency", "footprint", "calls", "parallel", "state", "nexmark_speed")
 
 
 def main() -> None:

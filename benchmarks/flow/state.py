@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.findings import Finding
 from sage.core.api.state import ValueStateDescriptor
 from sage.core.state.base import SnapshotRequest, StateSnapshot
 from sage.core.state.handles import keyed_state
@@ -132,7 +133,20 @@ def barrier() -> list[str]:
 
 
 def _barrier(title: str, settings: RocksSettings, seconds: int = 15) -> list[str]:
-    """A million distinct keys, each dirty again and again, as fast as it goes; a checkpoint every second."""
+    rate, durations = _stalls(settings, seconds)
+    made = len(durations["stall at the barrier"])
+    return [
+        f"| {name} p50 / p99, {rate / 1e6:.2f} M dirty keys/s, {made} checkpoints | rocksdb, {title} "
+        f"| {1e3 * statistics.median(found):,.1f} / {1e3 * _p99(found):,.1f} ms | |"
+        for name, found in durations.items()
+    ]
+
+
+def _stalls(settings: RocksSettings, seconds: int) -> tuple[float, dict[str, list[float]]]:
+    """A million distinct keys, each dirty again and again, as fast as it goes; a checkpoint every second.
+
+    Keys a second, and the seconds of each stall at the barrier, of the longest batch between two, of each checkpoint.
+    """
     distinct = 1_000_000
     with rocks(settings) as (backend, checkpoints):
         state = keyed_state(backend, COUNT)
@@ -161,15 +175,11 @@ def _barrier(title: str, settings: RocksSettings, seconds: int = 15) -> list[str
         rate = done / (time.perf_counter() - began)
         if pending is not None:
             pending.join()
-    return [
-        f"| {name} p50 / p99, {rate / 1e6:.2f} M dirty keys/s, {len(syncs)} checkpoints | rocksdb, {title} "
-        f"| {1e3 * statistics.median(found):,.1f} / {1e3 * _p99(found):,.1f} ms | |"
-        for name, found in (
-            ("stall at the barrier", syncs),
-            ("longest batch between barriers", stalls[1:]),
-            ("barrier to complete checkpoint", totals),
-        )
-    ]
+    return rate, {
+        "stall at the barrier": syncs,
+        "longest batch between barriers": stalls[1:],
+        "barrier to complete checkpoint": totals,
+    }
 
 
 def _finish(
@@ -184,7 +194,19 @@ def _p99(found: list[float]) -> float:
 
 
 def memory(keys: int) -> list[str]:
-    """Resident memory while that many keys get a value, and while 500 k random ones are counted up afterwards."""
+    """As rows of a table."""
+    found = memory_numbers(keys)
+    title = f"{keys / 1e6:g} M keys"
+    written = f"{found['first']:.2f} MiB written; {found['second']:.2f} of {found['size']:.1f}"
+    return [
+        f"| resident memory, {title} | rocksdb | {found['peak']:,.0f} MiB ({found['before']:,.0f} before) | |",
+        f"| writing {title} | rocksdb | {found['rate'] / 1e6:.2f} M keys/s | |",
+        f"| checkpoint of {title}: first, then with 5 % changed | rocksdb | {written} | |",
+    ]
+
+
+def memory_numbers(keys: int) -> dict[str, float]:
+    """Resident memory (MiB) while that many keys get a value, and while 500 k random ones are counted up afterwards."""
     process = psutil.Process()
     before = process.memory_info().rss
     with rocks() as (backend, checkpoints):
@@ -203,12 +225,14 @@ def memory(keys: int) -> list[str]:
         counting(backend, [random.randrange(keys) for _ in range(500_000)])()
         second = backend.snapshot(checkpoints.request(first))()
         peak = max(peak, process.memory_info().rss)
-    title = f"{keys / 1e6:g} M keys"
-    return [
-        f"| resident memory, {title} | rocksdb | {peak / 2**20:,.0f} MiB ({before / 2**20:,.0f} before) | |",
-        f"| writing {title} | rocksdb | {keys / wrote / 1e6:.2f} M keys/s | |",
-        f"| checkpoint of {title}: first, then with 5 % changed | rocksdb | {_mib(first)}; {_mib(second)} | |",
-    ]
+    return {
+        "peak": peak / 2**20,
+        "before": before / 2**20,
+        "rate": keys / wrote,
+        "first": first.written / 2**20,
+        "second": second.written / 2**20,
+        "size": second.size / 2**20,
+    }
 
 
 def increments() -> list[str]:
@@ -236,6 +260,17 @@ def increments() -> list[str]:
 
 def _mib(snapshot: StateSnapshot) -> str:
     return f"{snapshot.written / 2**20:.2f} MiB written of {snapshot.size / 2**20:.1f}"
+
+
+def measure() -> tuple[list[Finding], list[str]]:
+    """The stall at the barrier with a million dirty keys a second, and how checkpoints follow what has changed."""
+    rate, durations = _stalls(RocksSettings(cached_rows=1 << 20), 10)
+    stalls = durations["stall at the barrier"]
+    worst = 1e3 * _p99(stalls)
+    what = f"barrier p99 in ms, 1 M keys dirty again and again ({rate / 1e6:.2f} M updates/s), checkpoints every second"
+    measured = f"{1e3 * statistics.median(stalls):.1f} / {worst:.1f} ms p50 / p99 of {len(stalls)}"
+    table = ["## Incremental checkpoints", "", "| what | backend | measured | |", "| --- | --- | --- | --- |"]
+    return [Finding(what, measured, worst, 300)], ["\n".join([*table, *increments()])]
 
 
 def main() -> None:

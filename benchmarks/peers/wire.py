@@ -1,10 +1,11 @@
 """What a peer's process and the harness say to each other: one JSON object a line, in and out. Standard library alone.
 
     → {"do": NAME, …}                       calls the peer's method NAME with the rest as keywords
-    ← {"result": …, "wall": 7.1, "cpu": 14.0, "rss": 93454336}
+    ← {"result": …, "wall": 7.1, "cpu": 14.0, "rss": 93454336, "peak": 99311616}
     ← {"error": "…"}                        instead, when it cannot be done
 
-wall and cpu: seconds of the call, processor time with that of finished child processes; rss: resident bytes after it.
+wall and cpu: seconds of the call, processor time with that of finished child processes; rss, peak: resident
+bytes after it, and the most that there were.
 A peer's libraries may print what they like: their standard output is sent to standard error.
 """
 
@@ -48,7 +49,7 @@ def _answer(peer: object, command: dict[str, Any]) -> dict[str, Any]:
     gc.collect()
     wall, cpu = time.perf_counter(), _cpu()
     result = method(**command)
-    return {"result": result, "wall": time.perf_counter() - wall, "cpu": _cpu() - cpu, "rss": _rss()}
+    return {"result": result, "wall": time.perf_counter() - wall, "cpu": _cpu() - cpu, "rss": _rss(), "peak": _peak()}
 
 
 def _cpu() -> float:
@@ -56,8 +57,12 @@ def _cpu() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def _rss() -> int:
     pages = Path("/proc/self/statm")
     if pages.is_file():
         return int(pages.read_text().split()[1]) * resource.getpagesize()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return _peak()

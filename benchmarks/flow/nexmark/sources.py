@@ -12,10 +12,10 @@ TIMES = WatermarkStrategy.for_bounded_out_of_orderness(OUT_OF_ORDER).with_timest
 
 
 class Streams:
-    """Persons, auctions and bids out of one source of events, with event time."""
+    """Persons, auctions and bids out of one source of events; `timed`: with event time."""
 
-    def __init__(self, events: DataStream[Event]) -> None:
-        self._all = events.assign_timestamps_and_watermarks(TIMES)
+    def __init__(self, events: DataStream[Event], *, timed: bool = True) -> None:
+        self._all = events.assign_timestamps_and_watermarks(TIMES) if timed else events
 
     @property
     def persons(self) -> DataStream[Person]:

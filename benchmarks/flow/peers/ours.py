@@ -87,6 +87,16 @@ class Ours:
             shutil.rmtree(folder, ignore_errors=True)
         return self._checked(row, how, data, out) | {"wall": wall, "cpu": cpu, "checkpoints": made}
 
+    def latency(self, records: int, rate: int, buffer_timeout: str) -> dict[str, float]:
+        """Milliseconds from a record's making to its sink, over two hops between tasks: p50, p99."""
+        seen: list[int] = []
+        now = time.perf_counter_ns
+        env = LocalEnvironment("bench-latency", {"chaining": False, "buffer.timeout": buffer_timeout})
+        made = env.from_generator(lambda number: now(), records, rate=rate)
+        made.map(lambda then: then).sink(lambda then: seen.append(now() - then))
+        env.submit()
+        return workload.quantiles(seen, records)
+
     def _a(self, stream, how):
         return stream.map(lambda x: x * 2).filter(lambda y: y % 3 != 0).map(lambda y: y + 1)
 

@@ -11,6 +11,8 @@ import wire
 import workload
 from pathway.internals.parse_graph import G
 
+now = time.perf_counter_ns
+
 
 class Numbers(pw.Schema):
     x: int
@@ -40,6 +42,27 @@ class Pathway:
         pw.run(monitoring_level=pw.MonitoringLevel.NONE)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         return self._checked(row, out) | {"wall": wall, "cpu": cpu}
+
+    def latency(self, records: int, rate: int) -> dict[str, float]:
+        """Milliseconds from a record's making to the callback of its change: p50, p99. It commits every millisecond."""
+        seen: list[int] = []
+
+        class Paced(pw.io.python.ConnectorSubject):
+            def run(self):
+                began, given = time.perf_counter(), 0
+                while given < records:
+                    due = min(records, int((time.perf_counter() - began) * rate) + 1)
+                    for _ in range(due - given):
+                        self.next(x=time.perf_counter_ns())
+                    given = due
+                    time.sleep(max(0.0, began + given / rate - time.perf_counter()))
+
+        G.clear()
+        table = pw.io.python.read(Paced(), schema=Numbers, autocommit_duration_ms=1)
+        same = table.select(x=pw.apply_with_type(lambda then: then, int, table.x))
+        pw.io.subscribe(same, on_change=lambda key, row, time, is_addition: seen.append(now() - row["x"]))
+        pw.run(monitoring_level=pw.MonitoringLevel.NONE)
+        return workload.quantiles(seen, records)
 
     def _source(self, schema, feed):
         class Subject(pw.io.python.ConnectorSubject):

@@ -77,6 +77,25 @@ def family() -> tuple[float, int]:
     return seconds, resident
 
 
+def environment() -> StreamExecutionEnvironment:
+    """Thread mode, parallelism 1."""
+    config = Configuration()
+    config.set_string("python.execution-mode", "thread")
+    config.set_string("parallelism.default", "1")
+    config.set_string("python.executable", sys.executable)
+    config.set_string("python.client.executable", sys.executable)
+    return StreamExecutionEnvironment.get_execution_environment(config)
+
+
+def timed(env: StreamExecutionEnvironment, stream: Any) -> tuple[float, float]:
+    """Wall and processor seconds of a job, into a sink that discards: fetching results record by record into this
+    process would dominate."""
+    stream.sink_to(Sink(get_gateway().jvm.org.apache.flink.streaming.api.functions.sink.v2.DiscardingSink()))
+    wall, cpu = time.perf_counter(), family()[0]
+    env.execute("bench")
+    return time.perf_counter() - wall, family()[0] - cpu
+
+
 class PyFlink:
     """One job a run; the JVM stays."""
 
@@ -94,21 +113,10 @@ class PyFlink:
         return {"wall": wall - start, "cpu": cpu - work, "start": start, "rss": family()[1]}
 
     def _timed(self, row: str, data: Any) -> tuple[float, float]:
-        """Into a sink that discards: fetching results record by record into this process would dominate."""
-        env, stream = self._stream(row, data)
-        jvm = get_gateway().jvm
-        stream.sink_to(Sink(jvm.org.apache.flink.streaming.api.functions.sink.v2.DiscardingSink()))
-        wall, cpu = time.perf_counter(), family()[0]
-        env.execute("bench")
-        return time.perf_counter() - wall, family()[0] - cpu
+        return timed(*self._stream(row, data))
 
     def _stream(self, row: str, data: Any) -> tuple[StreamExecutionEnvironment, Any]:
-        config = Configuration()
-        config.set_string("python.execution-mode", "thread")
-        config.set_string("parallelism.default", "1")
-        config.set_string("python.executable", sys.executable)
-        config.set_string("python.client.executable", sys.executable)
-        env = StreamExecutionEnvironment.get_execution_environment(config)
+        env = environment()
         kind = {"a": Types.LONG(), "b": Types.STRING(), "c": PAIR}[row]
         return env, getattr(self, f"_{row}")(env.from_collection(data, type_info=kind))
 

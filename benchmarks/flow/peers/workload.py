@@ -59,3 +59,10 @@ def lost(data: list[tuple[str, int]], out: list[tuple[str, int, int]]) -> int:
     surplus = sum((found - expected).values())
     assert not surplus, f"c counted {surplus} events that there are not"
     return sum((expected - found).values())
+
+
+def quantiles(nanoseconds: list[int], records: int) -> dict[str, float]:
+    """Median and 99th percentile in milliseconds; the first tenth, in which everything is warmed up, is left out."""
+    assert len(nanoseconds) == records, f"{len(nanoseconds)} of {records} records came"
+    steady = sorted(nanoseconds[records // 10 :])
+    return {"p50": steady[len(steady) // 2] / 1e6, "p99": steady[int(len(steady) * 0.99)] / 1e6}
