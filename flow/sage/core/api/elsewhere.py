@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = ["ENVIRONMENTS", "STREAMS", "Elsewhere"]
+__all__ = ["ENVIRONMENTS", "JOINS", "STREAMS", "Elsewhere"]
 
 TYPE_CHECKING = False
 
@@ -44,6 +44,12 @@ STREAMS = {
     "uid": "give the operator uid=, as in map(function, uid='...')",
     "window": "call key_by(...) first, or window_all(...)",
     "with_column": "use select(...)",
+}
+
+JOINS = {
+    "apply": "call window(...) first",
+    "key_by": "use where(key of the first).equal_to(key of the second)",
+    "on": "use where(key of the first).equal_to(key of the second)",
 }
 
 ENVIRONMENTS = {

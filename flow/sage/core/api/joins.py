@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
 from sage.common.errors import PipelineError
+from sage.core.api.elsewhere import JOINS, Elsewhere
 from sage.core.api.function.functions import Collector
 from sage.core.api.function.window_functions import CoGroupFunction, JoinFunction, ProcessJoinFunction
 from sage.core.api.options import OperatorOptions, checked_options
@@ -35,8 +36,10 @@ T2 = TypeVar("T2")
 R = TypeVar("R")
 
 
-class _TwoStreams(Generic[T1, T2]):
+class _TwoStreams(Elsewhere, Generic[T1, T2]):
     """Two streams, and the keys by which they meet."""
+
+    elsewhere = JOINS
 
     _kind = ""
 

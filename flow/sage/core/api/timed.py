@@ -163,3 +163,6 @@ class KeyedWindowsMixin(Stream[T], Generic[K, T]):
 
 def _no_key(record: object) -> None:
     """All records have the same key."""
+
+
+_no_key.is_constant_key = True  # type: ignore[attr-defined]

@@ -68,7 +68,7 @@ def as_json(name: str, plan: PhysicalPlan) -> str:
 def _operator_lines(operator: PhysicalOperator, indent: str) -> list[str]:
     node = operator.node
     function = f"  {_label(operator)}" if _label(operator) else ""
-    keys = [key.label() for key in operator.keys if key is not None]
+    keys = [key.label() for key in operator.keys if key is not None and not key.is_constant]
     keyed = f"  keyed by {' and '.join(keys)}" if keys else ""
     side = f"  reads side output {operator.tag!r}" if operator.tag is not None else ""
     lines = [f"{indent}{node.name}{function}{keyed}{side}  [{node.origin}]"]

@@ -90,6 +90,11 @@ class FunctionSpec:
         call = getattr(target, self._method(role_of(self.kind).methods[0]))
         return BoundFunction(call, target if isinstance(target, BaseFunction) else None, target)
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether it is the key of `window_all`, which is the same for all records."""
+        return getattr(self.target, "is_constant_key", False) is True
+
     def label(self) -> str:
         """The function in an error message."""
         return describe(self.target)
@@ -198,6 +203,10 @@ class FunctionSpec:
             if callable(getattr(self.target, name, None)):
                 return name
         several = len(role_of(self.kind).methods) > 1
+        if self.kind in _CO_PROCESS and hasattr(self.target, "process_broadcast_element"):
+            raise self._wrong(
+                "this stream is not broadcast with a state", "connect(rules.broadcast(MapStateDescriptor(...)))"
+            )
         if callable(self.target) and not isinstance(self.target, type) and not several:
             return "__call__"
         owner = self.target if isinstance(self.target, type) else type(self.target)
@@ -221,6 +230,7 @@ _KNOWN_BY_TWO = frozenset(
     | {OperatorKind.REDUCE, OperatorKind.SINK}
 )
 
+_CO_PROCESS = frozenset({FunctionKind.CO_PROCESS, FunctionKind.KEYED_CO_PROCESS})
 # Of a generator function nothing would run.
 _NEVER_ITERATED = frozenset({OperatorKind.FILTER, OperatorKind.KEY_BY, OperatorKind.SINK})
 
