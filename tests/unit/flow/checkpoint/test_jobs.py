@@ -436,3 +436,27 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match="cannot be kept"):
         JobFolder(tmp_path / "file" / "job").acquire()
+
+
+def test_a_savepoint_asked_for_while_the_job_ends_leaves_the_folder_free(project: Project) -> None:
+    """It is refused, and the next run of the job is not told that another one still runs."""
+    handle = project.start(1, block=True, config={"checkpointing": "none"})
+    job = handle._job
+    with pytest.raises(StateError, match="has ended"):
+        job._checkpoints.first_savepoint(job._attempt.coordinator)
+    assert project.start(1, block=True).status() == "finished"
+
+
+def test_a_folder_that_cannot_be_written_is_let_go(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise StateError("No space left on device")
+
+    project.gate[0] = 10
+    handle = project.start(1, config={"checkpointing": "none"})
+    with monkeypatch.context() as patch:
+        patch.setattr(JobFolder, "begin_run", full)
+        with pytest.raises(StateError, match="No space"):
+            handle.savepoint(timeout=30)
+    assert handle.savepoint(timeout=30)
+    handle.abort()
+    handle.wait(30)

@@ -43,6 +43,14 @@ def test_a_record_that_is_too_late_sees_the_watermark() -> None:
     assert source.events == [10, 20, 16, ("watermark", 14), 14, 13, 30, ("watermark", 24), 1]
 
 
+def test_a_stream_that_becomes_idle_first_says_how_far_it_is() -> None:
+    """A watermark of the clock would come after that, when nobody listens."""
+    source = harness(bounded(0).with_idleness(INTERVAL // 2))
+    source.process([10])
+    source.time(INTERVAL // 2)
+    assert marks(source.events) == [("watermark", 9), ("idle", True)]
+
+
 def test_records_keep_their_times() -> None:
     source = harness(WatermarkStrategy.for_monotonous_timestamps())
     assert source.process(["a", "b"], [3, 4]) == [("a", 3), ("b", 4)]

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from sage.common.errors import StateError
 from sage.core.checkpoint.coordinator import CheckpointCoordinator, CheckpointStats, CheckpointTarget
 from sage.core.checkpoint.job_folder import JobFolder, RestorePoint
 from sage.core.checkpoint.restore import RestoredStates, check_operators
@@ -54,7 +55,7 @@ class JobCheckpoints:
         self._drop_state = drop_state
         self._read_only = read_only
         self._point: RestorePoint | None = None
-        self._opened = False
+        self._opened = self._closed = False
         self._next_id = 1
         self._lock = threading.Lock()
         self._pool = WorkerPool(WRITERS, f"{name}-checkpoint")
@@ -89,9 +90,15 @@ class JobCheckpoints:
     def first_savepoint(self, coordinator: CheckpointCoordinator) -> None:
         """A job without periodic checkpoints makes a savepoint: take the folder now. Raises StateError."""
         with self._lock:
+            if self._closed:
+                raise StateError(f"The job {self._name!r} has ended")
             if not self._opened:
                 self.folder.acquire()
-                coordinator.next_id = self._next_id = self.folder.begin_run(None)
+                try:
+                    coordinator.next_id = self._next_id = self.folder.begin_run(None)
+                except BaseException:
+                    self.folder.release()
+                    raise
                 self._opened = True
 
     @property
@@ -147,6 +154,8 @@ class JobCheckpoints:
                 self._point = RestorePoint(found, manifest)
 
     def close(self) -> None:
-        """The job has ended."""
+        """The job has ended: nobody takes the folder for it any more."""
         self._pool.close()
-        self.folder.release()
+        with self._lock:
+            self._closed = True
+            self.folder.release()

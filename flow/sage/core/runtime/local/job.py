@@ -179,8 +179,8 @@ class LocalJob:
 
     def _stop_failed(self, answer: Future[Path]) -> None:
         """Without a last checkpoint the job stops where it stands, and the one before remains."""
-        error = answer.exception()
-        if error is not None and self.ended_at is None and not self._attempt.is_over:
+        error, attempt = answer.exception(), self._attempt
+        if error is not None and self.ended_at is None and not (attempt.is_over or attempt.coordinator.is_final):
             session.warn(f"{self.name} stops without a last checkpoint: {error}")
             self.abort()
 

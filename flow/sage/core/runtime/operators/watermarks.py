@@ -152,6 +152,7 @@ class _WatermarkOperator(Operator):
         self._idle_armed = False
         idleness = self._strategy.idleness
         if idleness is not None and timestamp >= self._active_at + idleness:
+            self._emit()  # what is sent while idle moves nobody
             self._mark(idle=True)
         else:
             self._arm_idle()
