@@ -167,7 +167,7 @@ class ProcessAttempt:
                         f"{report.at}",
                         hint="give what it waits for a timeout, or raise hang.timeout",
                     )
-            if not worker.is_done and now - worker.heard_at > limit:
+            if worker.reports and not worker.is_done and now - worker.heard_at > limit:
                 return PipelineError(
                     f"Worker process {worker.number} (pid {worker.pid}) hangs",
                     cause=f"it has told nothing for {now - worker.heard_at:.0f} s",

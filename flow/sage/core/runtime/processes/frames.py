@@ -75,17 +75,13 @@ class Connection:
                 self._socket.sendall(view)
 
     def receive(self) -> Frame | None:
-        """The next frame; None when the other end is gone."""
+        """The next frame; None when the other end is gone, or this one was closed: then nothing more is received."""
         try:
-            head = self._stream.read(_HEAD.size)
-            if len(head) < _HEAD.size:
-                return None
-            kind, count, gate, channel, length = _HEAD.unpack(head)
-            body = self._stream.read(length)
-            buffers = [self._buffer() for _ in range(count)]
+            kind, count, gate, channel, length = _HEAD.unpack(self._read(_HEAD.size))
+            return Frame(kind, gate, channel, self._read(length), [self._buffer() for _ in range(count)])
         except (OSError, ValueError):  # reset by a peer that was killed; closed here
+            self._stream.close()
             return None
-        return Frame(kind, gate, channel, body, buffers) if len(body) == length else None
 
     def close(self) -> None:
         """Tell the other end, and whoever receives here; from any thread."""
@@ -95,8 +91,14 @@ class Connection:
             pass
         self._socket.close()
 
+    def _read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        if len(data) < size:
+            raise ConnectionResetError("the other end is gone")
+        return data
+
     def _buffer(self) -> bytearray:
-        (length,) = _LENGTH.unpack(self._stream.read(_LENGTH.size))
+        (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
         buffer = bytearray(length)
         if self._stream.readinto(buffer) < length:
             raise ConnectionResetError("the other end is gone")

@@ -34,6 +34,7 @@ class WorkerProcess:
         self._process = process
         self._control = control
         self._closing = False
+        self._listener: threading.Thread | None = None
 
     @property
     def pid(self) -> int:
@@ -47,9 +48,10 @@ class WorkerProcess:
         on_end: Callable[[WorkerProcess], None],
     ) -> None:
         """Send the job; waits until the process has started far enough to read it."""
-        threading.Thread(
+        self._listener = threading.Thread(
             target=self._listen, args=(on_message, on_end), name=f"worker-{self.number}", daemon=True
-        ).start()
+        )
+        self._listener.start()
         with suppress(OSError):  # told by the thread that listens
             self._control.send(FrameKind.MESSAGE, payload)
 
@@ -71,6 +73,8 @@ class WorkerProcess:
             self._process.kill()
             self._process.wait(_KILLED_S)
         self._control.close()
+        if self._listener is not None:
+            self._listener.join(_KILLED_S)
 
     def death(self) -> PipelineError:
         """Why the job fails when the process is gone before its time."""
