@@ -38,7 +38,9 @@ class UnifiedInferenceClient:
     Raises NotRunningError where no gateway or no engine answers, ModelError for an unknown model, UpstreamError for
     everything that the gateway or the engine refuses or breaks off. A request is tried again only while nothing of its
     answer has arrived. With `idempotency_key=` a request carries an `Idempotency-Key` header, by which a server that
-    knows it answers a repeated request without doing it twice. Close the client, or use it in a `with` block.
+    knows it answers a repeated request without doing it twice; texts that go out in several requests get the key with
+    the number of the request. `api_key` travels as a bearer token with every request, and is never shown or sent after
+    a redirect. Close the client, or use it in a `with` block.
     """
 
     def __init__(
@@ -48,11 +50,13 @@ class UnifiedInferenceClient:
         default_llm_model: str | None = None,
         default_embedding_model: str | None = None,
         timeout: float = 60,
+        api_key: str | None = None,
     ) -> None:
         self.base_url = base_url
         self.default_llm_model = default_llm_model
         self.default_embedding_model = default_embedding_model
         self.timeout = timeout
+        self._api_key = api_key
         self._lock = threading.Lock()
         self._sync: httpx.Client | None = None
         self._async: tuple[asyncio.AbstractEventLoop, httpx.AsyncClient] | None = None
@@ -64,6 +68,7 @@ class UnifiedInferenceClient:
         default_llm_model: str | None = None,
         default_embedding_model: str | None = None,
         timeout: float = 60,
+        api_key: str | None = None,
     ) -> Self:
         """Return a client. Nothing is sent yet.
 
@@ -75,12 +80,15 @@ class UnifiedInferenceClient:
             default_llm_model=default_llm_model,
             default_embedding_model=default_embedding_model,
             timeout=timeout,
+            api_key=api_key,
         )
 
     @classmethod
-    def create_for_model(cls, model: str, control_plane_url: str | None = None, timeout: float = 60) -> Self:
+    def create_for_model(
+        cls, model: str, control_plane_url: str | None = None, timeout: float = 60, api_key: str | None = None
+    ) -> Self:
         """Return a client whose chat and generation use one model."""
-        return cls.create(control_plane_url, default_llm_model=model, timeout=timeout)
+        return cls.create(control_plane_url, default_llm_model=model, timeout=timeout, api_key=api_key)
 
     # -- synchronous ------------------------------------------------------------------------------------------------
 
@@ -98,21 +106,29 @@ class UnifiedInferenceClient:
         payload = wire.generate_payload(prompt, model or self.default_llm_model, parameters, stream=False)
         return wire.read_generate(self._post("/completions", payload, idempotency_key))
 
-    def embed(self, texts: str | Sequence[str], *, model: str | None = None) -> list[list[float]]:
+    def embed(
+        self, texts: str | Sequence[str], *, model: str | None = None, idempotency_key: str | None = None
+    ) -> list[list[float]]:
         """Return one vector a text, in order; any number of texts. One string counts as a list of one."""
-        texts = [texts] if isinstance(texts, str) else texts
         payloads = wire.embed_payloads(texts, model or self.default_embedding_model)
-        return [vector for payload in payloads for vector in wire.read_vectors(self._post("/embeddings", payload))]
+        vectors: list[list[float]] = []
+        for payload, key in zip(payloads, wire.part_keys(idempotency_key, len(payloads)), strict=True):
+            vectors += wire.read_vectors(self._post("/embeddings", payload, key), len(payload["input"]))
+        return vectors
 
-    def stream_chat(self, messages: Messages, *, model: str | None = None, **parameters: Any) -> Iterator[str]:
+    def stream_chat(
+        self, messages: Messages, *, model: str | None = None, idempotency_key: str | None = None, **parameters: Any
+    ) -> Iterator[str]:
         """Yield the pieces of the model's answer as they come; closing the iterator stops the engine's work."""
         payload = wire.chat_payload(messages, model or self.default_llm_model, parameters, stream=True)
-        return self._stream("/chat/completions", payload, chat=True)
+        return self._stream("/chat/completions", payload, idempotency_key, chat=True)
 
-    def stream_generate(self, prompt: str, *, model: str | None = None, **parameters: Any) -> Iterator[str]:
+    def stream_generate(
+        self, prompt: str, *, model: str | None = None, idempotency_key: str | None = None, **parameters: Any
+    ) -> Iterator[str]:
         """Yield the pieces of the model's continuation as they come."""
         payload = wire.generate_payload(prompt, model or self.default_llm_model, parameters, stream=True)
-        return self._stream("/completions", payload, chat=False)
+        return self._stream("/completions", payload, idempotency_key, chat=False)
 
     def get_status(self) -> dict[str, Any]:
         """Return what can be used now; never raises because something is down.
@@ -157,23 +173,29 @@ class UnifiedInferenceClient:
         payload = wire.generate_payload(prompt, model or self.default_llm_model, parameters, stream=False)
         return wire.read_generate(await self._apost("/completions", payload, idempotency_key))
 
-    async def aembed(self, texts: str | Sequence[str], *, model: str | None = None) -> list[list[float]]:
+    async def aembed(
+        self, texts: str | Sequence[str], *, model: str | None = None, idempotency_key: str | None = None
+    ) -> list[list[float]]:
         """Do what `embed` does."""
-        texts = [texts] if isinstance(texts, str) else texts
+        payloads = wire.embed_payloads(texts, model or self.default_embedding_model)
         vectors: list[list[float]] = []
-        for payload in wire.embed_payloads(texts, model or self.default_embedding_model):
-            vectors += wire.read_vectors(await self._apost("/embeddings", payload))
+        for payload, key in zip(payloads, wire.part_keys(idempotency_key, len(payloads)), strict=True):
+            vectors += wire.read_vectors(await self._apost("/embeddings", payload, key), len(payload["input"]))
         return vectors
 
-    def astream_chat(self, messages: Messages, *, model: str | None = None, **parameters: Any) -> AsyncIterator[str]:
+    def astream_chat(
+        self, messages: Messages, *, model: str | None = None, idempotency_key: str | None = None, **parameters: Any
+    ) -> AsyncIterator[str]:
         """Do what `stream_chat` does."""
         payload = wire.chat_payload(messages, model or self.default_llm_model, parameters, stream=True)
-        return self._astream("/chat/completions", payload, chat=True)
+        return self._astream("/chat/completions", payload, idempotency_key, chat=True)
 
-    def astream_generate(self, prompt: str, *, model: str | None = None, **parameters: Any) -> AsyncIterator[str]:
+    def astream_generate(
+        self, prompt: str, *, model: str | None = None, idempotency_key: str | None = None, **parameters: Any
+    ) -> AsyncIterator[str]:
         """Do what `stream_generate` does."""
         payload = wire.generate_payload(prompt, model or self.default_llm_model, parameters, stream=True)
-        return self._astream("/completions", payload, chat=False)
+        return self._astream("/completions", payload, idempotency_key, chat=False)
 
     async def aget_status(self) -> dict[str, Any]:
         """Do what `get_status` does."""
@@ -203,6 +225,7 @@ class UnifiedInferenceClient:
             "timeout": httpx.Timeout(self.timeout, connect=min(_CONNECT_SECONDS, self.timeout)),
             "verify": self.base_url.startswith("https"),
             "trust_env": not local,
+            "headers": {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {},
         }
 
     def _client(self) -> httpx.Client:
@@ -245,14 +268,14 @@ class UnifiedInferenceClient:
             await response.aread()
             return wire.json_of(response)
 
-    def _stream(self, path: str, payload: dict[str, Any], *, chat: bool) -> Iterator[str]:
+    def _stream(self, path: str, payload: dict[str, Any], key: str | None, *, chat: bool) -> Iterator[str]:
         """Yield the pieces of a streamed answer."""
-        with self._send(path, payload) as response:
+        with self._send(path, payload, key) as response:
             yield from wire.deltas(response.iter_lines(), chat=chat)
 
-    async def _astream(self, path: str, payload: dict[str, Any], *, chat: bool) -> AsyncIterator[str]:
+    async def _astream(self, path: str, payload: dict[str, Any], key: str | None, *, chat: bool) -> AsyncIterator[str]:
         """Yield the pieces of a streamed answer."""
-        async with self._asend(path, payload) as response:
+        async with self._asend(path, payload, key) as response:
             async for line in response.aiter_lines():
                 piece = wire.read_event(line, chat=chat)
                 if piece is None:

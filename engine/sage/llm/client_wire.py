@@ -68,8 +68,12 @@ def _payload(body: dict[str, Any], model: str | None, parameters: Mapping[str, A
     return {"model": model or "default", **body, **given, **({"stream": True} if stream else {})}
 
 
-def embed_payloads(texts: Sequence[str], model: str | None) -> list[dict[str, Any]]:
-    """Return the bodies of embedding requests for texts, in order. Raises TypeError where an item is no string."""
+def embed_payloads(texts: str | Sequence[str], model: str | None) -> list[dict[str, Any]]:
+    """Return the bodies of embedding requests for texts, in order; one string counts as a list of one.
+
+    Raises TypeError where an item is no string.
+    """
+    texts = [texts] if isinstance(texts, str) else texts
     payloads: list[dict[str, Any]] = []
     part: list[str] = []
     size = 0
@@ -96,6 +100,11 @@ def key_header(key: str | None) -> dict[str, str]:
     return {} if key is None else {"Idempotency-Key": key}
 
 
+def part_keys(key: str | None, parts: int) -> list[str | None]:
+    """Return the idempotency key of each of several requests: a key stands for one request only."""
+    return [key] if parts == 1 else [key and f"{key}.{number}" for number in range(1, parts + 1)]
+
+
 def read_chat(answer: Mapping[str, Any]) -> str:
     """Return the text of a chat answer; empty where the model called a tool instead."""
     return _choice(answer).get("message", {}).get("content") or ""
@@ -106,13 +115,20 @@ def read_generate(answer: Mapping[str, Any]) -> str:
     return _choice(answer).get("text") or ""
 
 
-def read_vectors(answer: Mapping[str, Any]) -> list[list[float]]:
-    """Return the vectors of an embedding answer, in the order of the inputs."""
+def read_vectors(answer: Mapping[str, Any], count: int) -> list[list[float]]:
+    """Return the vectors of an embedding answer, in the order of the inputs.
+
+    Raises UpstreamError unless there is one for each of `count` inputs.
+    """
     try:
         items = sorted(answer["data"], key=lambda item: item["index"])
-        return [_vector(item["embedding"]) for item in items]
+        vectors = [_vector(item["embedding"]) for item in items]
+        indices = [item["index"] for item in items]
     except (KeyError, TypeError, ValueError) as error:
         raise _unexpected(repr(error)) from error
+    if indices != list(range(count)):
+        raise _unexpected(f"{count} texts got {len(vectors)} vectors, or some of them twice")
+    return vectors
 
 
 def _vector(value: str | list[float]) -> list[float]:

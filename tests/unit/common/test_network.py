@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,22 @@ def test_a_person_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     assert network.get_hf_endpoint() == network.HF_HUB
 
 
+@pytest.mark.spec("P5")
+@pytest.mark.parametrize("told", ["cn", "global", ""])
+def test_offline_the_answer_takes_less_than_50_ms(monkeypatch: pytest.MonkeyPatch, told: str) -> None:
+    """The best of five, each time without what is remembered: a busy machine is no failure."""
+    monkeypatch.setenv("SAGE_NETWORK_REGION", told)
+    taken = []
+    for _ in range(5):
+        monkeypatch.setenv("HF_ENDPOINT", "")
+        begun = time.perf_counter()
+        network.detect_china_mainland(refresh=True)
+        network.ensure_hf_mirror_configured()
+        network.get_hf_endpoint()
+        taken.append(time.perf_counter() - begun)
+    assert min(taken) < 0.05
+
+
 def test_the_answer_is_kept_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Shanghai")
     assert network.detect_china_mainland()
@@ -74,7 +91,7 @@ def test_an_unwritable_cache_is_survived(monkeypatch: pytest.MonkeyPatch, tmp_pa
 @pytest.mark.spec("P5")
 def test_in_mainland_china_the_mirror_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAGE_NETWORK_REGION", "cn")
-    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", "")  # as unset; what the call sets is undone after the test
     assert network.get_hf_endpoint() == network.HF_MIRROR
     assert network.ensure_hf_mirror_configured()
     assert os.environ["HF_ENDPOINT"] == network.HF_MIRROR

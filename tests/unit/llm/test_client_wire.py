@@ -67,11 +67,24 @@ def test_payloads() -> None:
 def test_vectors_in_any_order_and_either_format() -> None:
     packed = base64.b64encode(array("f", [0.5, -1.0]).tobytes()).decode()
     answer = {"data": [{"index": 1, "embedding": [3.0]}, {"index": 0, "embedding": packed}]}
-    assert wire.read_vectors(answer) == [[0.5, -1.0], [3.0]]
+    assert wire.read_vectors(answer, 2) == [[0.5, -1.0], [3.0]]
     cases: list[dict[str, Any]] = [{}, {"data": [{}]}, {"data": [{"index": 0, "embedding": "!"}]}]
     for broken in cases:
         with pytest.raises(UpstreamError, match="cannot be read"):
-            wire.read_vectors(broken)
+            wire.read_vectors(broken, 1)
+
+
+@pytest.mark.parametrize("indices", [[], [0], [0, 0], [1, 2], [0, 1, 2]])
+def test_each_text_gets_its_vector_or_all_get_an_error(indices: list[int]) -> None:
+    with pytest.raises(UpstreamError, match="2 texts"):
+        wire.read_vectors({"data": [{"index": index, "embedding": [1.0]} for index in indices]}, 2)
+
+
+def test_an_idempotency_key_stands_for_one_request() -> None:
+    assert wire.part_keys("k", 1) == ["k"]
+    assert wire.part_keys("k", 3) == ["k.1", "k.2", "k.3"]
+    assert wire.part_keys(None, 2) == [None, None]
+    assert wire.part_keys("k", 0) == []
 
 
 def test_answers_without_text() -> None:
