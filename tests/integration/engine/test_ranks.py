@@ -175,6 +175,24 @@ async def test_what_cannot_be_split_is_refused(changes: dict[str, object], messa
     assert children() == before
 
 
+@pytest.mark.parametrize(("device_ids", "times"), [([0, 1], 1), ([], 0)])
+async def test_device_ids_of_processors_are_warned_of_once(
+    device_ids: list[int], times: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ranks are numbered whether or not anybody asked for devices: only who asked is told."""
+    engine = LLMEngine(config(tiny_model("llama"), tensor_parallel_size=2, device_ids=device_ids))
+    await engine.start()
+    await engine.stop()
+    assert sum("device_ids" in record.getMessage() for record in caplog.records) == times
+
+
+async def test_a_device_that_is_not_there_is_told_by_the_ranks() -> None:
+    before = children()
+    with pytest.raises(EngineError, match="no device 'npu' here"):
+        await LLMEngine(config(tiny_model("llama"), tensor_parallel_size=2, device="npu")).start()
+    assert children() == before
+
+
 async def test_a_torn_folder_is_told_as_by_one_process(tmp_path: Path) -> None:
     folder = tmp_path / "torn"
     folder.mkdir()
