@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
@@ -25,20 +26,20 @@ class WorkerPool:
         self._limit = limit
         self._name = name
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
-        self._idle = threading.Semaphore(0)
         self._lock = threading.Lock()
         self._started = 0
+        self._unfinished = 0  # calls that were put and have not ended
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Answer[Any]:
         """The outcome of `function(*args)`, run in one of the threads."""
         future: Answer[Any] = Answer()
+        with self._lock:
+            self._unfinished += 1
+            if self._started < min(self._unfinished, self._limit):
+                self._started += 1
+                name = f"{self._name}-{self._started}"
+                threading.Thread(target=self._work, name=name, daemon=True).start()
         self._calls.put((future, function, args))
-        if not self._idle.acquire(blocking=False):
-            with self._lock:
-                if self._started < self._limit:
-                    self._started += 1
-                    name = f"{self._name}-{self._started}"
-                    threading.Thread(target=self._work, name=name, daemon=True).start()
         return future
 
     def close(self) -> None:
@@ -55,20 +56,23 @@ class WorkerPool:
 
     def _work(self) -> None:
         while True:
-            try:
-                call = self._calls.get_nowait()
-            except Empty:
-                self._idle.release()
-                call = self._calls.get()
+            call = self._calls.get()
             if call is None:
                 return
             future, function, args = call
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                result = function(*args)
-            except BaseException as error:
-                future.set_exception(error)
+            if future.set_running_or_notify_cancel():
+                try:
+                    outcome = partial(future.set_result, function(*args))
+                except BaseException as error:
+                    outcome = partial(future.set_exception, error)
+                self._ended()
+                outcome()
+                del outcome
             else:
-                future.set_result(result)
+                self._ended()
             del call, future, function, args
+
+    def _ended(self) -> None:
+        """Before anybody hears of a call's outcome: who then makes the next call finds this thread free."""
+        with self._lock:
+            self._unfinished -= 1
