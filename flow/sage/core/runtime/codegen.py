@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 from sage.core.graph.origin import GENERATED
 from sage.core.graph.spec import OperatorKind
+from sage.core.runtime.operators.functions import many
 from sage.core.runtime.output import Target
 from sage.core.runtime.stages import ChainOperator, copied
 from sage.core.state.base import StateTable
@@ -63,7 +64,7 @@ def namespace(
 ) -> dict[str, Any]:
     """What the generated code can see, for all its versions. `tables`: the state of the members that reduce."""
     names: dict[str, Any] = {"counts": counts, "times": times, "clock": time.perf_counter}
-    names |= {"many": _many, "sampled": _sampled, "limit": limit, "nothing": Nothing.NOTHING}
+    names |= {"many": many, "sampled": _sampled, "limit": limit, "nothing": Nothing.NOTHING}
     if copies:
         names["copy"] = copied
     for member in members:
@@ -77,15 +78,6 @@ def namespace(
         names |= {f"e{number}": target.buffer.append, f"t{number}": target.timestamps.append}
         names |= {f"b{number}": target.buffer, f"w{number}": target.flush}
     return names
-
-
-def _many(result: Any) -> Any:
-    """What a flat_map function returned, as an iterable."""
-    if result is None:
-        return ()
-    if isinstance(result, (str, bytes)):
-        raise TypeError(f"flat_map got the {type(result).__name__} {result!r:.40} where it needs a list of records")
-    return result
 
 
 def _sampled(records: Any, times: list[float], index: int) -> Iterator[Any]:

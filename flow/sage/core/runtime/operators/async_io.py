@@ -24,7 +24,7 @@ from sage.core.runtime.operators.async_calls import AsyncCalls, Invocation
 from sage.core.runtime.operators.async_factory import AsyncFactory
 from sage.core.runtime.operators.async_queue import Call, CallQueue, OrderedQueue, UnorderedQueue
 from sage.core.runtime.operators.base import OperatorContext
-from sage.core.runtime.operators.functions import NO_TIME, FunctionOperator, begin
+from sage.core.runtime.operators.functions import NO_TIME, FunctionOperator, begin, many
 from sage.core.runtime.positions import restored_origin
 
 __all__ = ["AsyncOperator"]
@@ -217,9 +217,7 @@ def _kept(call: Call, given: Any) -> None:
 
 
 def _many(call: Call, given: Any) -> None:
-    if isinstance(given, (str, bytes)):
-        raise TypeError(f"flat_map got the {type(given).__name__} {given!r:.40} where it needs a list of records")
-    call.results.extend(() if given is None else given)
+    call.results.extend(many(given))
 
 
 async def _listed(values: AsyncIterator[Any]) -> list[Any]:

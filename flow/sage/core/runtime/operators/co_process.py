@@ -13,7 +13,15 @@ from sage.core.api.function.contexts import KeyedProcessContext, OnTimerContext,
 from sage.core.graph.spec import FunctionKind, FunctionSpec
 from sage.core.runtime.events import Batch
 from sage.core.runtime.operators.base import Operator, OperatorContext
-from sage.core.runtime.operators.functions import NO_TIME, BatchCollector, FunctionOperator, begin, select_keys, settle
+from sage.core.runtime.operators.functions import (
+    NO_TIME,
+    BatchCollector,
+    FunctionOperator,
+    begin,
+    many,
+    select_keys,
+    settle,
+)
 from sage.core.runtime.operators.process import TimerCalls, timed, timed_keyed, untimed, untimed_keyed
 
 __all__ = ["CoFactory", "CoFlatMapOperator", "CoMapOperator", "CoProcessOperator", "KeyedCoProcessOperator"]
@@ -88,7 +96,7 @@ class CoFlatMapOperator(_TwoCalls):
         for record, time, key in zip(batch.records, times, keys, strict=True):
             if keyed is not None:
                 keyed.key = key
-            emitted.extend(_many(call(record)))
+            emitted.extend(many(call(record)))
             if out.timed:
                 timestamps.extend([time] * (len(emitted) - len(timestamps)))
 
@@ -96,15 +104,6 @@ class CoFlatMapOperator(_TwoCalls):
 def _keys(context: OperatorContext, batch: Batch, port: int) -> list[Any] | None:
     selector = context.key_selectors[port] if context.key_selectors else None
     return None if selector is None else select_keys(selector, batch.records)
-
-
-def _many(result: Any) -> Any:
-    """What a flat_map method returned, as an iterable."""
-    if result is None:
-        return ()
-    if isinstance(result, (str, bytes)):
-        raise TypeError(f"flat_map got the {type(result).__name__} {result!r:.40} where it needs a list of records")
-    return result
 
 
 class CoProcessOperator(_TwoCalls):

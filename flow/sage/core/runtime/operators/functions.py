@@ -6,7 +6,7 @@ In loops over records the variable is named `record`: a failure is told with the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from sage.core.api.function.base_function import BaseFunction, FunctionContext
@@ -15,7 +15,7 @@ from sage.core.runtime.events import NO_WATERMARK, Batch
 from sage.core.runtime.operators.base import Emitter, Operator, OperatorContext
 from sage.core.runtime.positions import counted
 
-__all__ = ["NO_TIME", "BatchCollector", "FunctionOperator", "begin", "select_keys", "settle"]
+__all__ = ["NO_TIME", "BatchCollector", "FunctionOperator", "begin", "many", "select_keys", "settle"]
 
 NO_TIME = NO_WATERMARK  # the time of a record that has none, among records that have (Flink: Long.MIN_VALUE)
 
@@ -89,6 +89,15 @@ def select_keys(selector: Callable[[Any], Any], records: list[Any]) -> list[Any]
     except BaseException:
         record = records[len(records) - taken.__length_hint__() - 1]  # noqa: F841 - for the failure's message
         raise
+
+
+def many(result: Any) -> Iterable[Any]:
+    """What a flat_map function returned, as an iterable. Raises TypeError for a text, whose letters nobody wants."""
+    if result is None:
+        return ()
+    if isinstance(result, (str, bytes)):
+        raise TypeError(f"flat_map got the {type(result).__name__} {result!r:.40} where it needs a list of records")
+    return result  # type: ignore[no-any-return]
 
 
 def begin(out: Emitter, batch: Batch) -> None:
