@@ -149,6 +149,11 @@ class CheckpointStorage:
                 return CheckpointFolder(checkpoint_id, self.root / name, self.shared)
         return None
 
+    def checkpoint(self, checkpoint_id: int) -> CheckpointFolder:
+        """Where the checkpoint or savepoint of that id is, or was."""
+        found = self.find(checkpoint_id)
+        return found or CheckpointFolder(checkpoint_id, self.root / f"chk-{checkpoint_id}", self.shared)
+
     def _folders(self) -> list[Path]:
         try:
             return [entry for entry in self.root.iterdir() if _NAME.fullmatch(entry.name)]

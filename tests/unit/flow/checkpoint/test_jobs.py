@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -445,6 +446,29 @@ def test_a_savepoint_asked_for_while_the_job_ends_leaves_the_folder_free(project
     with pytest.raises(StateError, match="has ended"):
         job._checkpoints.first_savepoint(job._attempt.coordinator)
     assert project.start(1, block=True).status() == "finished"
+
+
+def test_a_checkpoint_that_vanishes_before_a_restart_is_missed(project: Project) -> None:
+    """The job does not begin anew, which would count everything twice."""
+    fails = threading.Event()
+
+    def step(record: Record) -> Record:
+        if fails.is_set():
+            fails.clear()
+            for folder in project.checkpoints.glob("chk-*"):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise RuntimeError("failed")
+        return record
+
+    project.gate[0] = 1000
+    handle = project.start(1, step=step, config={"restart.strategy": "fixed-delay", "restart.delay": 0})
+    project.until(lambda: len(project.ledger.committed) > 500)
+    fails.set()
+    project.gate[0] = project.numbers
+    with pytest.raises(PipelineError) as caught:
+        handle.wait(60)
+    assert str(project.checkpoints) in str(caught.value)
+    assert len(set(project.ledger.committed)) == len(project.ledger.committed)
 
 
 def test_a_folder_that_cannot_be_written_is_let_go(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,9 +149,8 @@ class JobCheckpoints:
         self._next_id = coordinator.next_id
         manifest = coordinator.last_completed
         if manifest is not None:
-            found = self.folder.storage.find(manifest.checkpoint_id)
-            if found is not None:
-                self._point = RestorePoint(found, manifest)
+            # Also where somebody has removed it meanwhile: then restoring says so, and does not begin before it.
+            self._point = RestorePoint(self.folder.storage.checkpoint(manifest.checkpoint_id), manifest)
 
     def close(self) -> None:
         """The job has ended: nobody takes the folder for it any more."""
