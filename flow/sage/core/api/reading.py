@@ -51,7 +51,12 @@ class ReadingMixin(ABC):
         """
         from sage.core.connectors.sequences import RangeSource
 
-        values = range(start) if stop is None else range(start, stop, step)
+        try:
+            values = range(start) if stop is None else range(start, stop, step)
+        except (TypeError, ValueError) as error:
+            raise PipelineError(
+                f"from_range needs whole numbers, and a step other than 0 ({Origin.of_caller()})", cause=str(error)
+            ) from error
         return self._connector(RangeSource(len(values), values=values), name or "from_range", parallelism)
 
     def from_generator(

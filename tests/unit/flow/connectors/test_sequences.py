@@ -59,3 +59,9 @@ def test_rates_and_counts_that_are_none(options: dict[str, Any]) -> None:
         LocalEnvironment("x").from_generator(lambda n: n, **options)
     with pytest.raises(PipelineError, match="needs a function"):
         LocalEnvironment("x").from_generator([1])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [(5, 0, 0), (1.5,), ("a", 3)])
+def test_what_is_no_range_is_told_with_its_line(wrong: tuple[Any, ...]) -> None:
+    with pytest.raises(PipelineError, match=r"from_range needs whole numbers.*test_sequences"):
+        LocalEnvironment("test").from_range(*wrong)
