@@ -15,11 +15,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from sage.core.checkpoint.in_flight import InFlight
 from sage.core.runtime.bell import Bell
 from sage.core.runtime.events import Batch, EndOfStream, Item, JobAborted, LoopProbe, StreamStatus
 from sage.core.runtime.operators.base import Operator
+
+if TYPE_CHECKING:
+    from sage.core.checkpoint.in_flight import InFlight
 
 __all__ = ["FeedbackFactory", "FeedbackInput", "FeedbackLoops", "FeedbackOperator"]
 
