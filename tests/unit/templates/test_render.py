@@ -25,7 +25,7 @@ def relative(files: list[Path], root: Path) -> set[str]:
 def test_the_templates_are_listed_with_one_line_each() -> None:
     templates = list_templates()
 
-    assert [info.name for info in templates] == ["llm-pipeline", "minimal"]
+    assert [info.name for info in templates] == ["analytics", "llm-pipeline", "minimal"]
     assert all(info.description and "\n" not in info.description for info in templates)
 
 
@@ -53,7 +53,7 @@ def test_the_pipeline_template_ships_the_manual_and_the_questions(tmp_path: Path
     assert written == COMMON | pages | {"questions.txt", "tests/expected.jsonl"}
 
 
-@pytest.mark.parametrize("name", ["llm-pipeline", "minimal"])
+@pytest.mark.parametrize("name", ["analytics", "llm-pipeline", "minimal"])
 def test_the_project_name_is_filled_in_and_no_placeholder_is_left(tmp_path: Path, name: str) -> None:
     written = render(name, tmp_path / "p", project_name="blue-whale")
 
@@ -139,7 +139,7 @@ def test_files_can_be_changed_by_their_owner(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["llm-pipeline", "minimal"])
+@pytest.mark.parametrize("name", ["analytics", "llm-pipeline", "minimal"])
 def test_the_tests_of_a_new_project_pass(tmp_path: Path, name: str) -> None:
     project = tmp_path / "p"
     render(name, project)

@@ -50,7 +50,7 @@ def test_a_project_from_the_wheel_is_the_one_from_the_checkout(wheel: Path, tmp_
 
     assert module.startswith(str(place))
     assert manual.startswith(str(place))
-    assert names == ["llm-pipeline", "minimal"]
+    assert names == ["analytics", "llm-pipeline", "minimal"]
     here = render("llm-pipeline", tmp_path / "here" / "p")
     assert [Path(file).relative_to(tmp_path / "shipped") for file in files] == [
         file.relative_to(tmp_path / "here") for file in here
