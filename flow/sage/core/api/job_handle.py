@@ -62,7 +62,7 @@ class JobHandle:
         self._job.abort()
 
     def savepoint(self, path: str | os.PathLike[str] | None = None, *, timeout: float | None = None) -> str:
-        """Make a savepoint now and return its folder: `path`, or one beside the job's checkpoints.
+        """Make a savepoint now and return its folder: `path`, a new or empty one, or one beside the job's checkpoints.
 
         A savepoint is complete in itself and never removed by the engine; the job goes on. Raises StateError when it
         cannot be made, TimeoutError after `timeout` seconds.
