@@ -314,6 +314,20 @@ def test_signatures_are_those_of_aws_test_suite(body: bytes, headers: dict[str, 
     assert SECRET not in repr(keys)
 
 
+def test_the_path_of_a_model_is_signed_as_botocore_does() -> None:
+    """The colon of the model's name is %3A in the URL and %253A in what is signed; the value is botocore 1.44.5's."""
+    signed = sign(
+        "https://bedrock-runtime.eu-west-1.amazonaws.com/model/amazon.titan-embed-text-v2%3A0/invoke",
+        b'{"inputText":"h"}',
+        {"Content-Type": "application/json", "Accept": "application/json"},
+        Credentials("AKIDEXAMPLE", SECRET, "token"),
+        region="eu-west-1",
+        service="bedrock",
+        at="20150830T123600Z",
+    )
+    assert signed["Authorization"].endswith("ed5cefe29fce1d37290af454d6ab6a1ba085441bcf2b0f893d5dafe0ce287e73")
+
+
 def bedrock(request: Request) -> dict[str, Any]:
     """InvokeModel for Titan v2, Titan v1 and Cohere; the signature is worked out anew from what arrived."""
     if request.headers["authorization"] != "Bearer bedrock-key":
