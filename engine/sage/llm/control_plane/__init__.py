@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sage.llm.control_plane.admission import AdmissionQueue, QueueFull
+    from sage.llm.control_plane.admission import AdmissionQueue, AdmissionRefused, QueueFull
     from sage.llm.control_plane.classifier import RequestClassifier, RequestType
     from sage.llm.control_plane.executors.embedding_executor import EmbeddingExecutor
     from sage.llm.control_plane.executors.http_client import HttpExecutionCoordinator
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdmissionQueue",
+    "AdmissionRefused",
     "ControlPlaneManager",
     "EmbeddingExecutor",
     "HttpExecutionCoordinator",
@@ -28,6 +29,7 @@ __all__ = [
 
 _HOME = {
     "AdmissionQueue": "admission",
+    "AdmissionRefused": "admission",
     "ControlPlaneManager": "manager",
     "EmbeddingExecutor": "executors.embedding_executor",
     "HttpExecutionCoordinator": "executors.http_client",

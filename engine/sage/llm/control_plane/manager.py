@@ -7,7 +7,8 @@ the command line. Starts no process itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -15,6 +16,9 @@ from sage.common.stack import StackStatus
 from sage.llm.asgi import ApiError
 from sage.llm.control_plane.admission import AdmissionQueue
 from sage.llm.control_plane.classifier import InferenceCall, RequestType, UpstreamKind
+from sage.llm.control_plane.placement import ReplicaChooser
+from sage.llm.control_plane.strategies.base import Ticket
+from sage.llm.control_plane.strategies.registry import DEFAULT_POLICY, create_policy
 from sage.llm.control_plane.upstream import Upstream
 
 _KINDS: tuple[UpstreamKind, ...] = ("llm", "embedding")
@@ -34,8 +38,20 @@ class ModelCard:
 class ControlPlaneManager:
     """Knows the engines and chooses among them."""
 
-    def __init__(self, *, max_running: int = 64, max_waiting: int = 256) -> None:
+    def __init__(
+        self,
+        *,
+        max_running: int = 64,
+        max_waiting: int = 256,
+        policy: str = DEFAULT_POLICY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Raises ConfigError for an unknown policy."""
+        create_policy(policy, clock)
         self._limits = (max_running, max_waiting)
+        self._policy = policy
+        self._clock = clock
+        self._placement = ReplicaChooser()
         self._upstreams: dict[str, Upstream] = {}
         self._changed = asyncio.Event()
 
@@ -68,7 +84,27 @@ class ControlPlaneManager:
     def _queue(self) -> AdmissionQueue:
         """Return the queue of a new engine."""
         running, waiting = self._limits
-        return AdmissionQueue(running, waiting)
+        return AdmissionQueue(running, waiting, self._clock, create_policy(self._policy, self._clock))
+
+    @property
+    def policy(self) -> str:
+        """Return the name of the scheduling policy."""
+        return self._policy
+
+    def use_policy(self, name: str) -> None:
+        """Order all queues by another policy from now on; who waits keeps waiting. Raises ConfigError for an unknown
+        name, and then nothing changes."""
+        policies = [(upstream, create_policy(name, self._clock)) for upstream in self._upstreams.values()]
+        create_policy(name, self._clock)
+        self._policy = name
+        for upstream, policy in policies:
+            upstream.queue.use(policy)
+
+    def ticket(self, call: InferenceCall, request_id: str = "", key: str = "") -> Ticket:
+        """Return the ticket of a call that has just arrived; `key` stands for its API key."""
+        now = self._clock()
+        deadline = None if call.deadline_ms is None else now + call.deadline_ms / 1000
+        return Ticket(request_id, call.type.value, key, call.tokens, call.priority, deadline, now)
 
     def notify(self) -> None:
         """Wake everyone who waits for an engine."""
@@ -100,7 +136,7 @@ class ControlPlaneManager:
         raise self._no_such_model(name, self._upstreams.values())
 
     def choose(self, call: InferenceCall) -> Upstream | None:
-        """Return the engine for a call: of those that serve its model the one with the least outstanding work.
+        """Return the engine for a call among those that serve its model, as `ReplicaChooser` says.
 
         None: there is one, it cannot take requests yet, and waiting is likely to help. Raises ApiError: 404 for an
         unknown model, 400 for a model of the wrong kind, 503 where no engine will be there soon.
@@ -108,7 +144,8 @@ class ControlPlaneManager:
         candidates = self._matching(call)
         usable = [upstream for upstream in candidates if upstream.usable]
         if usable:
-            return min(usable, key=lambda one: (one.healthy is False, one.queue.outstanding))
+            well = [upstream for upstream in usable if upstream.healthy is not False]
+            return self._placement.choose(call, well or usable)
         if any(upstream.may_return for upstream in candidates):
             return None
         raise self.unavailable(call, candidates)

@@ -44,7 +44,9 @@ class _Gateway:
     """The parts of one gateway and its small routes."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        self.manager = ControlPlaneManager(max_running=settings.max_running, max_waiting=settings.max_waiting)
+        self.manager = ControlPlaneManager(
+            max_running=settings.max_running, max_waiting=settings.max_waiting, policy=settings.policy
+        )
         for url in settings.engines:
             self.manager.add("llm", url)
         for url in settings.embeddings:

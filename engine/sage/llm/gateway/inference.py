@@ -6,14 +6,16 @@ import time
 
 from sage.common.logs import get_logger
 from sage.llm.asgi import ApiError, CancelOnDisconnect
-from sage.llm.control_plane.admission import QueueFull
+from sage.llm.control_plane.admission import AdmissionRefused, QueueFull
 from sage.llm.control_plane.answers import Answer, read_answer
 from sage.llm.control_plane.classifier import InferenceCall, RequestClassifier, RequestType
 from sage.llm.control_plane.executors.embedding_executor import EmbeddingExecutor
 from sage.llm.control_plane.executors.http_client import HttpExecutionCoordinator, UpstreamUnreachable
 from sage.llm.control_plane.manager import ControlPlaneManager
 from sage.llm.control_plane.metrics_collector import MetricsCollector
+from sage.llm.control_plane.strategies.base import Refusal, Ticket
 from sage.llm.control_plane.upstream import Upstream
+from sage.llm.gateway.hints import key_of, with_headers
 from sage.llm.gateway.relay import relay_stream
 from sage.llm.gateway.settings import GatewaySettings
 from sage.llm.http_app import Request
@@ -47,6 +49,7 @@ class InferenceHandler:
     async def __call__(self, request: Request) -> None:
         """POST to /v1/chat/completions, /v1/completions or /v1/embeddings."""
         call = self._classifier.classify(request.path, await request.body(self._settings.body_bytes))
+        call = with_headers(call, request.scope)
         async with CancelOnDisconnect(request.receive):
             await self._carry_out(request, call)
 
@@ -54,9 +57,10 @@ class InferenceHandler:
         """Try until an engine's answer has begun, it is clear that none will, or the time to wait is over."""
         deadline = time.perf_counter() + self._settings.wait_seconds
         sent = 0
+        ticket = self._manager.ticket(call, request.id.decode(), key_of(request.scope))
         while True:
             upstream = await self._choose(call, deadline)
-            admitted = await self._admit(upstream)
+            admitted = await self._admit(upstream, ticket)
             try:
                 self._name_engine(request, upstream)
                 await self._attempt(request, call, upstream)
@@ -65,7 +69,7 @@ class InferenceHandler:
                 sent += failure.sent
                 self._note_failure(request, call, upstream, failure, gave_up=sent >= MAX_SENT)
             finally:
-                upstream.queue.release(admitted)
+                upstream.queue.release(admitted, ticket)
 
     async def _choose(self, call: InferenceCall, deadline: float) -> Upstream:
         """Return the engine for the call, waiting for one that is about to be back."""
@@ -87,12 +91,26 @@ class InferenceHandler:
             call, [one for one in self._manager.upstreams if one.kind == call.type.upstream_kind]
         )
 
-    async def _admit(self, upstream: Upstream) -> float:
-        """Wait for a place at the engine; raises ApiError 429 where too many wait already."""
+    async def _admit(self, upstream: Upstream, ticket: Ticket) -> float:
+        """Wait for a place at the engine; raises ApiError: 429 where too many wait already, 503 where the policy says
+        that the wait would be too long."""
         try:
-            return await upstream.queue.acquire()
+            return await upstream.queue.acquire(ticket)
         except QueueFull as full:
             raise self._refuse_busy(full.retry_after) from full
+        except AdmissionRefused as refused:
+            raise self._refuse(refused.refusal) from refused
+
+    def _refuse(self, refusal: Refusal) -> ApiError:
+        """Return a policy's refusal for the client."""
+        self._metrics.rejected()
+        return ApiError(
+            503,
+            f"{refusal.message} Try again in {refusal.retry_after} s.",
+            type="service_unavailable",
+            code=refusal.code,
+            headers=[(b"retry-after", str(refusal.retry_after).encode())],
+        )
 
     def _refuse_busy(self, seconds: int) -> ApiError:
         """Return the refusal of a request for which there is no place."""

@@ -13,6 +13,7 @@ from sage.common.errors import ConfigError, SageError
 from sage.common.home import SageHome
 from sage.common.listening import listen, report
 from sage.common.logs import configure_logging, get_logger
+from sage.llm.control_plane.strategies.registry import policy_names
 from sage.llm.gateway.settings import GatewaySettings
 from sage.llm.serving import serve
 
@@ -64,6 +65,7 @@ def _settings(options: argparse.Namespace) -> GatewaySettings:
         wait_seconds=options.wait_seconds,
         max_running=options.max_running,
         max_waiting=options.max_waiting,
+        policy=options.policy,
         engine_key=os.environ.get(KEY_VARIABLE, "").split(",")[0].strip(),
     )
 
@@ -81,5 +83,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--wait-seconds", type=float, default=usual.wait_seconds, help="how long to wait for an engine that restarts")
     add("--max-running", type=int, default=usual.max_running, help="requests an engine works on at once")
     add("--max-waiting", type=int, default=usual.max_waiting, help="requests that wait for an engine, then 429")
+    add("--policy", default=usual.policy, metavar="NAME", help=f"who goes next: {', '.join(policy_names())}")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     return parser
