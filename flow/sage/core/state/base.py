@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sage.common.errors import PipelineError
+
 if TYPE_CHECKING:
     from sage.core.state.ttl import Ttl
 
 __all__ = [
+    "NO_KEY",
     "KeyedStateBackend",
     "MapTable",
     "OperatorStateBackend",
@@ -23,6 +26,20 @@ __all__ = [
     "StateSnapshot",
     "StateTable",
 ]
+
+
+class _NoKey:
+    """The current key before the first record: nothing can be looked up with it."""
+
+    def __hash__(self) -> int:
+        raise PipelineError(
+            "There is no key whose state this could be",
+            cause="state belongs to the key of a record, and open() runs before the first one",
+            hint="read and write state where records or timers are processed",
+        )
+
+
+NO_KEY = _NoKey()
 
 
 @dataclass(slots=True, frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from sage.common.errors import StateError
 from sage.core.runtime.clock import Clock, SystemClock
-from sage.core.state.base import MapTable, RawState, SnapshotRequest, StateSnapshot, StateTable
+from sage.core.state.base import NO_KEY, MapTable, RawState, SnapshotRequest, StateSnapshot, StateTable
 from sage.core.state.copies import UNCHANGING, own_copy
 from sage.core.state.group_file import GroupFileReader, GroupFileWriter
 from sage.core.state.groups import KEY_GROUPS, group_of
@@ -207,7 +207,7 @@ class MemoryKeyedState:
     """The KeyedStateBackend of one operator in one subtask, owner of the key groups `first` to `last`."""
 
     def __init__(self, first: int = 0, last: int = KEY_GROUPS - 1, clock: Clock | None = None) -> None:
-        self.key: Any = None
+        self.key: Any = NO_KEY
         self.now_ms = (clock or SystemClock()).now_ms
         self._groups = (first, last)
         self._tables: dict[str, MemoryTable] = {}

@@ -14,6 +14,7 @@ from sage.core.api import (
     ProcessFunction,
     ProcessWindowFunction,
     TumblingEventTimeWindows,
+    ValueStateDescriptor,
 )
 
 
@@ -107,3 +108,21 @@ def test_an_unhashable_key_says_what_a_key_is() -> None:
     with pytest.raises(PipelineError) as caught:
         env.submit()
     assert "a key must be hashable" in str(caught.value.hint)
+
+
+class WritesTooEarly(KeyedProcessFunction[Any, Any, Any]):
+    def open(self, context: Any) -> None:
+        self.seen = context.get_state(ValueStateDescriptor("seen", 0))
+        self.seen.update(1)
+
+    def process_element(self, value: Any, context: Any, out: Any) -> None:
+        out.collect(self.seen.value())
+
+
+@pytest.mark.parametrize("backend", ["memory", "rocksdb"])
+def test_state_without_a_key(backend: str) -> None:
+    env = LocalEnvironment("early", {"state.backend": backend})
+    env.from_collection([None, 1]).key_by(lambda key: key).process(WritesTooEarly).sink(print)
+    with pytest.raises(PipelineError, match="There is no key") as caught:
+        env.submit()
+    assert "test_swallowed.py" in str(caught.value)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sage.common.errors import PipelineError
 from sage.core.api.function.base_function import FunctionContext
 from sage.core.api.output_tag import OutputTag, tag_name
+from sage.core.state.base import NO_KEY
 
 if TYPE_CHECKING:
     from sage.core.runtime.operators.base import OperatorContext
@@ -87,7 +88,7 @@ class ProcessContext:
     def key(self) -> Any:
         """The key of the record or timer that is being processed; None on a stream without keys."""
         keyed = self._operator.keyed
-        return None if keyed is None else keyed.key
+        return None if keyed is None or keyed.key is NO_KEY else keyed.key
 
     def timestamp(self) -> int | None:
         """The event time (ms) of the record, or of the timer; None when records have no time."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from sage.common.errors import StateError
 from sage.core.runtime.clock import Clock, SystemClock
-from sage.core.state.base import MapTable, RawState, SnapshotRequest, StateSnapshot, StateTable
+from sage.core.state.base import NO_KEY, MapTable, RawState, SnapshotRequest, StateSnapshot, StateTable
 from sage.core.state.group_file import GroupFileReader
 from sage.core.state.maps import TtlMapTable
 from sage.core.state.restored import RestoredBlocks, load_block
@@ -54,7 +54,7 @@ class RocksKeyedState:
     ) -> None:
         check_installed()
         clock = clock or SystemClock()
-        self.key: Any = None
+        self.key: Any = NO_KEY
         self.now_ms = clock.now_ms
         self.groups = (first, last)
         self._process = os.getpid()
