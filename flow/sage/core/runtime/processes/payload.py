@@ -7,6 +7,7 @@ the script. Collections that sources read go only to the workers that read them.
 from __future__ import annotations
 
 import io
+import logging
 import pickle
 import sys
 from collections.abc import Mapping
@@ -33,7 +34,8 @@ _THREADS = "execution.runtime: threads"
 
 @dataclass(slots=True, frozen=True)
 class WorkerJob:
-    """A job as its workers get it. `where` has the worker of every subtask; `types` are the script's own classes."""
+    """A job as its workers get it. `where` has the worker of every subtask; `types` are the script's own classes;
+    `log_level` is what `configure_debug` set (0: nothing)."""
 
     plan: PhysicalPlan
     where: Mapping[Subtask, int]
@@ -49,6 +51,7 @@ class WorkerJob:
     shared: Path
     periodic: bool
     types: dict[str, type]
+    log_level: int
 
 
 class JobPayload:
@@ -79,6 +82,7 @@ class JobPayload:
             shared=access.shared,
             periodic=access.periodic,
             types=_script_types(),
+            log_level=logging.getLogger("sage").level,
         )
         self._job = self._dumped(job)
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from sage.common.errors import PipelineError
 from sage.core.runtime.events import Barrier
 from sage.core.runtime.processes.frames import Connection, FrameKind, packed, unpacked
-from sage.core.runtime.processes.messages import Call, Done, FromWorker, Report, TaskReport
+from sage.core.runtime.processes.messages import Call, Done, Failed, FromWorker, Report, TaskReport
 
 __all__ = ["WorkerProcess", "start_workers"]
 
@@ -98,16 +98,24 @@ class WorkerProcess:
 
     def _listen(self, on_message: Callable[[FromWorker], None], on_end: Callable[[WorkerProcess], None]) -> None:
         while (frame := self._control.receive()) is not None:
-            message: FromWorker = unpacked(frame.body, frame.buffers)
             self.heard_at = time.monotonic()
+            try:
+                message: FromWorker = unpacked(frame.body, frame.buffers)
+            except Exception as error:
+                message = Failed(self._unreadable(error), error)
             if isinstance(message, (Report, Done)):
                 self.reports = message.tasks
             if isinstance(message, Done):
                 self.is_done = True
             on_message(message)
         self.is_gone = True
-        if not self._closing:
+        if not (self._closing or self.is_done):
             on_end(self)
+
+    def _unreadable(self, error: Exception) -> PipelineError:
+        return PipelineError(
+            f"What worker process {self.number} says cannot be read", cause=f"{type(error).__name__}: {error}"
+        )
 
 
 def start_workers(count: int) -> list[WorkerProcess]:

@@ -17,8 +17,10 @@ from types import ModuleType
 
 from sage.common.errors import PipelineError, SageError
 from sage.core.checkpoint.base import TaskSnapshot
+from sage.core.graph.origin import Origin
 from sage.core.runtime import session
 from sage.core.runtime.checkpointing import CheckpointAccess
+from sage.core.runtime.debug_log import show_logs
 from sage.core.runtime.events import Barrier
 from sage.core.runtime.local.context import JobContext
 from sage.core.runtime.local.threads import TaskThreads
@@ -82,6 +84,7 @@ class Worker:
             self._begin(load_job(first.body))
         except BaseException as error:
             self._failed(error)
+            self._tell(Done([]))
         while True:
             frame = self._control.receive()
             if frame is None:
@@ -126,6 +129,8 @@ class Worker:
             ),
             spans=job.spans,
         )
+        if job.log_level:
+            show_logs(job.log_level, Origin.of_caller())
         capacity = job.settings.channel_capacity
         near = self._neighbours = Neighbours(job.plan, job.where, self._number, self._links, capacity, context.aborted)
         tasks, gates = wire(job.plan, context, near)
@@ -151,6 +156,12 @@ class Worker:
 
     def _watch(self, tasks: TaskThreads) -> None:
         """Tell the master how things stand, now and then and at the end."""
+        try:
+            self._report_until_done(tasks)
+        except Exception as error:
+            self._failed(error)
+
+    def _report_until_done(self, tasks: TaskThreads) -> None:
         while True:
             self._changed.wait(REPORT_EVERY_S)
             self._changed.clear()
