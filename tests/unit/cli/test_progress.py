@@ -16,7 +16,7 @@ from sage.core.runtime.rates import OperatorRates
 
 
 def snapshot(name: str = "hello", *, records: int = 1200, errors: int = 0) -> ProgressSnapshot:
-    operator = OperatorMetrics("map[str]", "map", 1, records, 800, errors, 0.1, 0)
+    operator = OperatorMetrics("map[str]", "map", 1, records, 800, errors, busy_s=0.1)
     return ProgressSnapshot(f"id-{name}", name, 30.0, records, 800, 40.4, [operator])
 
 
