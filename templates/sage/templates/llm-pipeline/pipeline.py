@@ -24,12 +24,13 @@ from pathlib import Path
 
 from sage.common.errors import UsageError
 from sage.core.api import LocalEnvironment
-from sage.core.api.function import MapFunction, SinkFunction
+from sage.core.api.function import AsyncFunction, MapFunction, SinkFunction
 from sage.llm import UnifiedInferenceClient
 from sage.middleware.services.vdb import VDBService
 
 HERE = Path(__file__).parent
 PASSAGE = 240  # characters
+IN_FLIGHT = 4  # questions that are asked at the same time; answers keep the order of the questions
 TOP_K = 3  # passages that the model sees
 SYSTEM = "Answer the question from the context. If the answer is not there, say: I don't know."
 
@@ -136,29 +137,30 @@ class Store(SinkFunction[tuple[list[Passage], list[list[float]]]]):
         self.call_service["vectors"].add(vectors, metadata=[asdict(passage) for passage in passages])
 
 
-class Retrieve(MapFunction[Question, Question]):
+class Retrieve(AsyncFunction[Question, Question]):
     """The passages nearest to the question."""
 
-    def process(self, question: Question) -> Question:
+    async def async_invoke(self, question: Question) -> Question:
         started = time.perf_counter()
-        [vector] = self.call_service["gateway"].embed([question.text])
+        [vector] = await self.call_service_async["gateway"].embed([question.text])
         hits = self.call_service["vectors"].search(vector, top_k=TOP_K)
         question.passages = [Passage(**hit.metadata) for hit in hits]
         question.seconds = time.perf_counter() - started
         return question
 
 
-class Answer(MapFunction[Question, Question]):
+class Answer(AsyncFunction[Question, Question]):
     """What the model says, given these passages."""
 
-    def process(self, question: Question) -> Question:
+    async def async_invoke(self, question: Question) -> Question:
         started = time.perf_counter()
         context = "\n".join(f"[{rank}] {passage.text}" for rank, passage in enumerate(question.passages, 1))
         messages = [
             {"role": "system", "content": SYSTEM},
             {"role": "user", "content": f"Context:\n{context}\n\nQuestion: {question.text}"},
         ]
-        question.answer = self.call_service["gateway"].chat(messages, temperature=0, max_tokens=48).strip()
+        answer = await self.call_service_async["gateway"].chat(messages, temperature=0, max_tokens=48)
+        question.answer = answer.strip()
         question.seconds += time.perf_counter() - started
         return question
 
@@ -196,7 +198,9 @@ def main() -> None:
     passages.map(Embed, name="embed").sink(Store, name="store")
     env.submit()
 
-    answers = env.from_collection(questions, name="questions").map(Retrieve, name="retrieve").map(Answer, name="answer")
+    asked = env.from_collection(questions, name="questions")
+    found = asked.async_map(Retrieve, capacity=IN_FLIGHT, name="retrieve")
+    answers = found.async_map(Answer, capacity=IN_FLIGHT, timeout="5m", name="answer")
     answers.print()
     answers.sink(answered.append, name="keep")
     env.submit()
