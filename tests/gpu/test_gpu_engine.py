@@ -78,7 +78,7 @@ def test_a_recorded_step_gives_the_logits_of_a_plain_one() -> None:
             assert runner is not None
             assert runner._recorded is not None
             if capture:
-                step = runner._recorded.run(plan, None)
+                step = runner._recorded.run(plan, list(range(count)))
                 assert step is not None
                 logits.append(step.logits.float().clone())
             else:
