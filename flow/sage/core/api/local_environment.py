@@ -37,7 +37,7 @@ R = TypeVar("R")
 
 
 class LocalEnvironment(ReadingMixin, Elsewhere):
-    """Builds pipelines and runs them on threads of this process.
+    """Builds pipelines and runs them on threads of this process, or in worker processes (`execution.runtime`).
 
     `config` takes dotted or nested keys: `parallelism` (1), `buffer.timeout` (10 ms: how long a record may wait to
     travel with others), `buffer.size` (1024 records), `channel.capacity` (4 batches between two tasks), `chaining`

@@ -124,15 +124,16 @@ def start_workers(count: int) -> list[WorkerProcess]:
     They are spawned, never forked: a copy of this process would have its locks without the threads that hold them.
     """
     peers: list[dict[int, socket.socket]] = [{} for _ in range(count)]
-    for one in range(count):
-        for other in range(one):
-            peers[one][other], peers[other][one] = socket.socketpair()
     workers: list[WorkerProcess] = []
     try:
         for number in range(count):
+            for later in range(number + 1, count):  # those with workers that have started are there already
+                peers[number][later], peers[later][number] = socket.socketpair()
             ours, theirs = socket.socketpair()
             with theirs:
                 workers.append(WorkerProcess(number, _spawned(number, theirs, peers[number]), Connection(ours)))
+            while peers[number]:
+                peers[number].popitem()[1].close()
     except BaseException:
         for worker in workers:
             worker.close(time.monotonic())
