@@ -9,6 +9,7 @@ from benchmarks.flow.measure import Cell
 from benchmarks.flow.sides import TITLES
 
 _BYTEWAX = ("bytewax", "bytewax, recovery")
+_LARGE = ("bytewax, large batches",)
 _ALL_OF_C = (*_BYTEWAX, "pathway", "quixstreams", "PyFlink")
 
 
@@ -26,6 +27,7 @@ TARGETS = (
     Target("a", "ours", _BYTEWAX, 1.0),
     Target("a", "ours", ("plain loop",), 0.7),
     Target("b", "ours, ValueState", ("bytewax",), 3.0),
+    Target("b", "ours, ValueState", _LARGE, 3.0),
     Target("b", "ours, reduce", ("bytewax",), 3.0),
     Target("b", "ours, count()", ("bytewax",), 3.0),
     Target("b", "ours, RocksDB, checkpoints", ("bytewax, recovery",), 2.5),
@@ -33,6 +35,8 @@ TARGETS = (
     Target("b", "ours, ValueState", ("PyFlink", "PyFlink, reduce"), 15.0),
     Target("c", "ours, aggregate", _ALL_OF_C, 10.0),
     Target("c", "ours, count()", _ALL_OF_C, 20.0),
+    Target("c", "ours, aggregate", _LARGE, 10.0),
+    Target("c", "ours, count()", _LARGE, 20.0),
 )
 
 

@@ -18,7 +18,7 @@ from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, TestingSource, run_main
 
-BATCH = 1024
+BATCH = 1024  # as ours; `how` can name another
 START = datetime(2024, 1, 1, tzinfo=UTC)
 CLOCK = windowing.EventClock(
     ts_getter=lambda event: event[2], wait_for_system_duration=timedelta(milliseconds=workload.LATE)
@@ -67,7 +67,7 @@ class Bytewax:
     def run(self, row: str, how: str = "", mode: str = "memory") -> dict[str, Any]:
         out: list[Any] = []
         flow = Dataflow(f"bench_{row}")
-        stream = op.input("in", flow, TestingSource(self._input, batch_size=BATCH))
+        stream = op.input("in", flow, TestingSource(self._input, batch_size=int(how or BATCH)))
         op.output("out", getattr(self, f"_{row}")(stream), TestingSink(out))
         folder = Path(tempfile.mkdtemp(prefix="bench-bytewax-"))
         recovery = None
