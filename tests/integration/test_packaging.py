@@ -58,14 +58,14 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: pathlib.Path) -> N
     packages = {top for top in tops if not top.endswith(".dist-info")}
     assert packages == {"sage", "sagellm_core", "sagellm_protocol"}
     portions = {name.split("/")[1] for name in names(wheel) if name.startswith("sage/")}
-    assert portions == {"cli", "common", "core", "llm", "middleware", "supervisor", "templates", "tui"}
+    assert portions == {"cli", "common", "core", "llm", "middleware", "supervisor", "templates", "tui", "utils"}
     assert "sage/__init__.py" not in names(wheel)
     assert not [n for n in names(wheel) if "__pycache__" in n or n.endswith(".pyc")]
 
 
 def test_the_wheel_ships_data_types_and_the_model(wheel: pathlib.Path) -> None:
     shipped = set(names(wheel))
-    for portion in ("cli", "common", "core", "llm", "middleware", "supervisor", "templates", "tui"):
+    for portion in ("cli", "common", "core", "llm", "middleware", "supervisor", "templates", "tui", "utils"):
         assert f"sage/{portion}/py.typed" in shipped
     assert {"sagellm_core/py.typed", "sagellm_protocol/py.typed"} <= shipped
     assert "sagellm_core/builtin/model.safetensors" in shipped

@@ -165,6 +165,7 @@ class Decoder {
     // largest; -1 where there is no finite one, or a NaN. `allowed`: null, or for each wanted row null or a bit a token:
     // the largest of these.
     void decode(const Step& step, const void* inputs, void* out, void* const* caches, const Wanted& wanted) {
+        if (wanted.count == 0) return forward(step, inputs, out, caches);
         const Matrix& head = shape_.head;
         Buffers b = buffers(step);
         const Rows rows = rows_in(arena_, head, wanted.count);
