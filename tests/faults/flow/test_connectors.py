@@ -125,7 +125,7 @@ def test_a_table_after_a_kill_in_each_phase(phase: str, project: Callable[..., P
 @pytest.mark.parametrize("parallelism", [1, 3])
 def test_kills_at_any_moment(kind: str, parallelism: int, project: Callable[..., Project]) -> None:
     """Killed again and again, with another parallelism each time; then left alone."""
-    job = project(kind, pause=0.02)
+    job = project(kind, pause=0.1)
     chance = random.Random(f"{kind}{parallelism}")
     kills = sum(job.run(chance.randint(1, 3), after=chance.uniform(0.6, 1.6)) == -signal.SIGKILL for _ in range(4))
     assert kills > 0
