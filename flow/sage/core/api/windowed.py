@@ -209,8 +209,8 @@ class WindowedStream(Generic[K, T, W]):
         self, function: Callable[[K, W, list[T], Collector[Any]], Any], **options: Unpack[OperatorOptions]
     ) -> DataStream[Any]: ...
     def apply(self, function: Any, **options: Unpack[OperatorOptions]) -> DataStream[Any]:
-        """Call a function with each window that fires: `function(key, window, values, out)`. What it returns (or
-        yields), if anything, is put out too. All records of a window are kept until then.
+        """Call a function with each window that fires: `function(key, window, values, out)`. What it returns,
+        if anything, is put out too. All records of a window are kept until then.
 
         >>> from sage.core.api import LocalEnvironment
         >>> env = LocalEnvironment("example")
