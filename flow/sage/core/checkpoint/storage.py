@@ -182,7 +182,11 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = decode(path.read_bytes(), path)
     except FileNotFoundError as error:
-        raise StateError(f"There is no checkpoint at {folder}", cause=f"it holds no {MANIFEST}") from error
+        raise StateError(
+            f"There is no checkpoint at {folder}",
+            cause=f"it holds no {MANIFEST}",
+            hint="--restore latest, or the number or the folder of one:  ls .sage/checkpoints/*",
+        ) from error
     except OSError as error:
         raise StateError(f"The checkpoint {folder} cannot be read", cause=error.strerror or str(error)) from error
     return manifest

@@ -223,3 +223,9 @@ def test_torn_records_in_flight_are_found(tmp_path: Path) -> None:
         path.write_bytes(torn)
         with pytest.raises(StateError, match="records"):
             read_in_flight(path)
+
+
+def test_a_checkpoint_that_there_is_not_comes_with_where_to_look(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="There is no checkpoint at") as told:
+        read_manifest(tmp_path)
+    assert "--restore latest" in (told.value.hint or "")
